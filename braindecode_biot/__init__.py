@@ -1,5 +1,33 @@
-"""BIOT, the biosignal transformer, as a braindecode plugin."""
+"""BIOT, the biosignal transformer, as a braindecode plugin.
 
-from braindecode_biot.model import BIOT
+Names are imported when they are first used, so that ``braindecode-biot --help`` need
+not wait for torch.
+"""
 
-__all__ = ["BIOT"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from braindecode_biot.datasets import load_absence
+    from braindecode_biot.estimators import BIOTClassifier
+    from braindecode_biot.model import BIOT
+    from braindecode_biot.signal import signal_params
+
+__all__ = ["BIOT", "BIOTClassifier", "load_absence", "signal_params"]
+
+_MODULES = {
+    "BIOT": "model",
+    "BIOTClassifier": "estimators",
+    "load_absence": "datasets",
+    "signal_params": "signal",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,7 +5,7 @@ Composition only. What a token is stands in ``tokens``, what the transformer doe
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -94,6 +94,14 @@ class BIOT(EEGModuleMixin, nn.Module):
     >>> model(torch.randn(8, 16, 2000)).shape
     torch.Size([8, 2])
     """
+
+    # What the host sets, and torch's __getattr__ would hide from the type checker.
+    n_outputs: int
+    n_chans: int
+    n_times: int
+    sfreq: float
+    _set_n_outputs: Callable[[int], None]
+    _braindecode_init_kwargs: dict[str, Any]
 
     # The host's own note sends readers to `braindecode.models`.
     _HUB_NOTES_TEMPLATE = """
@@ -219,7 +227,7 @@ class BIOT(EEGModuleMixin, nn.Module):
             New number of outputs. The stored configuration follows.
         """
         self._set_n_outputs(n_outputs)
-        like = self.final_layer.linear.weight
+        like = next(self.encoder.parameters())
         self.final_layer = self._head().to(like.device, like.dtype)
 
     def load_state_dict(

@@ -160,7 +160,8 @@ def spectra(frames: Tensor) -> Tensor:
         Magnitudes of the discrete Fourier transform, in the unit of the signal
         times samples, at ``k / token_size`` cycles per sample.
     """
-    return torch.fft.rfft(frames).abs()
+    magnitudes: Tensor = torch.fft.rfft(frames).abs()
+    return magnitudes
 
 
 class TokenEmbedding(nn.Module):

@@ -124,7 +124,7 @@ def to_braindecode(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     >>> from braindecode_biot import BIOT
     >>> model = BIOT(n_chans=2, n_outputs=2, n_times=400)
     >>> len(to_braindecode(model.state_dict()))
-    51
+    58
     """
     found = [re.match(r"encoder\.layers\.(\d+)\.", key) for key in state_dict]
     names = braindecode_names(1 + max((int(m[1]) for m in found if m), default=-1))

@@ -158,7 +158,8 @@ def official_to_host(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("name", "channels"), [("encoder_16ch_10s", None), ("encoder_18ch_offset16_30s", 16)]
+    ("name", "channels"),
+    [("encoder_16ch_10s", None), ("encoder_18ch_offset16_30s", 16)],
 )
 def test_official_encoders_come_out(reference, name, channels):
     state = torch.load(reference / f"{name}.ckpt", weights_only=True)
@@ -176,7 +177,10 @@ def test_official_encoders_come_out(reference, name, channels):
         input_scaling=None,
     ).eval()
     report = model.load_state_dict(official_to_host(state), strict=False)
-    assert report.missing_keys == ["final_layer.linear.weight", "final_layer.linear.bias"]
+    assert report.missing_keys == [
+        "final_layer.linear.weight",
+        "final_layer.linear.bias",
+    ]
     assert not report.unexpected_keys
     close(model(x, return_features=True)["features"], y)
 

@@ -1,0 +1,507 @@
+"""BIOT as a scikit-learn estimator on MNE Epochs.
+
+Owns how BIOT is fitted: labels, validation split, loss, schedule and stopping, on a
+skorch net that it holds (``net_``). What windows are is read by ``signal``; must not
+know spectra or tokens.
+"""
+
+import inspect
+import math
+import warnings
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score, get_scorer
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
+from sklearn.utils import check_random_state, compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback
+from skorch.history import History
+from torch.utils.data import Dataset, Subset
+
+from braindecode_biot.model import BIOT
+from braindecode_biot.signal import (
+    SignalParams,
+    Windows,
+    check_finite,
+    match_signal,
+    read_windows,
+)
+from braindecode_biot.training import LabelledWindows, make_net, pick_device, seeded
+
+__all__ = ["BIOTClassifier"]
+
+# BIOT's arguments that a user sets; the others follow from the data, but for
+# `return_feature`, which would change what the net returns.
+_MODULE_PARAMS = frozenset(inspect.signature(BIOT).parameters) - {
+    *SignalParams.__optional_keys__,
+    *SignalParams.__required_keys__,
+    "return_feature",
+}
+_PREFIX = "module__"
+
+
+class BIOTClassifier(ClassifierMixin, BaseEstimator):
+    """Classify windows with BIOT, to scikit-learn's contract.
+
+    Windows are MNE Epochs, a list of Epochs, an array with ``sfreq``, or a windowed
+    braindecode dataset. What the model must know of them (channels, sampling rate,
+    length, classes) is taken from the data, and what is predicted on later must agree
+    with it; channels in another order are put in order by name.
+
+    Parameters
+    ----------
+    sfreq : float | None
+        Sampling rate in Hz; needed for arrays, taken from the data otherwise.
+    picks : str | list | None
+        Channels to use, in MNE's sense; None takes the data channels.
+    exclude : "bads" | list of str
+        Channels to leave out.
+    max_epochs : int
+        Passes over the training windows, at most.
+    batch_size : int
+        Windows per step; fewer where there are fewer.
+    lr : float
+        Learning rate of AdamW at the start.
+    lr_schedule : "cosine" | None
+        Whether the learning rate falls to zero over ``max_epochs``, along a cosine.
+    weight_decay : float
+        Weight decay of AdamW.
+    class_weight : "balanced" | dict | None
+        Weight of each class in the loss; "balanced" makes all count the same.
+    validation_fraction : float
+        Share of the windows that are kept from training to choose the best epoch:
+        stratified, and whole groups where ``fit`` gets ``groups``. Windows that
+        overlap in time should share a group. 0 trains on all, to the last epoch.
+    monitor : str
+        What is best on the validation windows: the least "valid_loss", or the highest
+        of a scikit-learn score such as "balanced_accuracy" or "roc_auc".
+    patience : int | None
+        Epochs without a better one after which training stops. None never stops. The
+        weights of the best epoch are restored in any case.
+    random_state : int | RandomState | None
+        Makes fits repeatable. The global random state is left as it was.
+    device : str
+        Where to compute. "auto" is a CUDA device if there is one, else the CPU.
+    verbose : int
+        0 is silent, 1 shows a progress bar, 2 prints a line per epoch.
+    warm_start : bool
+        Whether another ``fit`` goes on from the weights of the last one.
+    callbacks : list of skorch.callbacks.Callback | None
+        Further callbacks of skorch.
+    **module_params
+        ``module__<name>`` sets an argument of :class:`~braindecode_biot.BIOT`, such as
+        ``module__emb_size=64``. The hop is half a token unless given.
+
+    Attributes
+    ----------
+    classes_ : array of shape (n_classes,)
+        Class labels.
+    n_features_in_ : int
+        Number of channels.
+    signal_ : SignalParams
+        Signal parameters of the windows fitted on.
+    history_ : skorch.history.History
+        A row per epoch: losses, scores, durations.
+    net_ : skorch.NeuralNetClassifier
+        The net; the fitted :class:`~braindecode_biot.BIOT` is ``net_.module_``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from braindecode_biot import BIOTClassifier
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.normal(size=(20, 2, 200)), np.repeat(["rest", "task"], 10)
+    >>> X[y == "task", 0] += 2 * np.sin(np.arange(200) * 0.6)
+    >>> classifier = BIOTClassifier(
+    ...     sfreq=100, max_epochs=5, module__emb_size=32, random_state=0
+    ... )
+    >>> classifier.fit(X, y).predict(X[-3:])
+    array(['task', 'task', 'task'], dtype='<U4')
+    """
+
+    def __init__(
+        self,
+        *,
+        sfreq: float | None = None,
+        picks: Any = None,
+        exclude: Any = "bads",
+        max_epochs: int = 50,
+        batch_size: int = 32,
+        lr: float = 1e-3,
+        lr_schedule: str | None = "cosine",
+        weight_decay: float = 1e-5,
+        class_weight: Any = "balanced",
+        validation_fraction: float = 0.2,
+        monitor: str = "valid_loss",
+        patience: int | None = 10,
+        random_state: Any = None,
+        device: str = "auto",
+        verbose: int = 0,
+        warm_start: bool = False,
+        callbacks: list[Callback] | None = None,
+        **module_params: Any,
+    ) -> None:
+        self.sfreq = sfreq
+        self.picks = picks
+        self.exclude = exclude
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.lr_schedule = lr_schedule
+        self.weight_decay = weight_decay
+        self.class_weight = class_weight
+        self.validation_fraction = validation_fraction
+        self.monitor = monitor
+        self.patience = patience
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self._set_module_params(module_params)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the constructor's arguments, those of the module with prefix."""
+        module = {k: v for k, v in vars(self).items() if k.startswith(_PREFIX)}
+        return {**super().get_params(deep), **module}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set arguments of the constructor, ``module__<name>`` among them."""
+        module = {k: v for k, v in params.items() if k.startswith(_PREFIX)}
+        super().set_params(**{k: v for k, v in params.items() if k not in module})
+        self._set_module_params(module)
+        return self
+
+    def fit(
+        self, X: Any, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Self:
+        """Fit BIOT to labelled windows.
+
+        Parameters
+        ----------
+        X : mne.Epochs | list of mne.Epochs | array | windowed braindecode dataset
+            Windows; arrays are (n_windows, n_chans, n_times).
+        y : array of shape (n_windows,) | None
+            Labels of any kind. None takes the Epochs' event codes
+            (``epochs.events[:, 2]``) or the dataset's targets.
+        groups : array of shape (n_windows,) | None
+            What each window belongs to (a subject, a recording, a stretch of time);
+            no group stands on both sides of the validation split.
+
+        Returns
+        -------
+        BIOTClassifier
+            Itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If windows and labels differ in number, there is but one class, a sample
+            is NaN or inf, or the windows or parameters make no model.
+        """
+        windows, labels = self._begin(X, y)
+        go_on = self.warm_start and self.__sklearn_is_fitted__()
+        classes = self._classes(labels, self.classes_ if go_on else None)
+        encoded = np.searchsorted(classes, labels)
+        signal = SignalParams(**{**windows.signal, "n_outputs": len(classes)})
+        order = match_signal(self.signal_, signal) if go_on else None
+        data = LabelledWindows(windows, encoded, order)
+        seed = self._seed()
+        train, valid = self._split(encoded, groups, seed)
+        with seeded(seed):
+            net = self._net(
+                signal, classes, encoded, Subset(data, valid) if valid else None
+            )
+            if go_on:
+                net.module_.load_state_dict(self.net_.module_.state_dict())
+            net.fit(Subset(data, train), y=None)
+        self._keep(net, signal, classes)
+        return self
+
+    def partial_fit(
+        self, X: Any, y: ArrayLike | None = None, classes: ArrayLike | None = None
+    ) -> Self:
+        """Train for one epoch on these windows, all of them, and go on from there.
+
+        Parameters
+        ----------
+        X, y
+            As for :meth:`fit`.
+        classes : array of shape (n_classes,) | None
+            All classes there will ever be; on the first call, where ``y`` does not
+            hold them all.
+
+        Returns
+        -------
+        BIOTClassifier
+            Itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for :meth:`fit`; or if ``y`` holds a label that is no class.
+        """
+        windows, labels = self._begin(X, y)
+        go_on = self.__sklearn_is_fitted__()
+        given = None if classes is None else np.unique(classes)
+        if go_on and given is not None and given.tolist() != self.classes_.tolist():
+            raise ValueError(
+                f"classes={given.tolist()} differs from the classes of the first "
+                f"call, {self.classes_.tolist()}."
+            )
+        known = self._classes(labels, self.classes_ if go_on else given)
+        encoded = np.searchsorted(known, labels)
+        signal = SignalParams(**{**windows.signal, "n_outputs": len(known)})
+        order = match_signal(self.signal_, signal) if go_on else None
+        with seeded(self._seed()):
+            net = self._net(
+                signal, known, encoded, None, max_epochs=1, lr_schedule=None
+            )
+            if go_on:
+                net.module_.load_state_dict(self.net_.module_.state_dict())
+                # Adam's moments go on as well, at the learning rate of now.
+                moments = self.net_.optimizer_.state_dict()["state"]
+                state = net.optimizer_.state_dict() | {"state": moments}
+                net.optimizer_.load_state_dict(state)
+                net.history = self.net_.history
+            net.partial_fit(LabelledWindows(windows, encoded, order), y=None)
+        self._keep(net, self.signal_ if go_on else signal, known)
+        return self
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the likeliest class of each window, shape (n_windows,)."""
+        labels: NDArray[Any] = self.classes_[self._logits(X).argmax(1)]
+        return labels
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return the probability of each class, shape (n_windows, n_classes)."""
+        probabilities: NDArray[np.float64] = softmax(self._logits(X), axis=1)
+        return probabilities
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Return the logits, shape (n_windows, n_classes).
+
+        For two classes their difference, shape (n_windows,): positive where the
+        second class is the likelier, as in scikit-learn.
+        """
+        logits = self._logits(X)
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    def score(
+        self, X: Any, y: ArrayLike | None = None, sample_weight: Any = None
+    ) -> float:
+        """Return the accuracy; labels are the windows' own where ``y`` is None."""
+        predicted = self.predict(X)
+        labels = self._labels(self._read(X), None) if y is None else y
+        return float(accuracy_score(labels, predicted, sample_weight=sample_weight))
+
+    @property
+    def history_(self) -> History:
+        """What happened in each epoch."""
+        check_is_fitted(self, "net_")
+        return self.net_.history
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Tell whether there is a net."""
+        return hasattr(self, "net_")
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that windows have three dimensions."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _set_module_params(self, params: dict[str, Any]) -> None:
+        for key, value in params.items():
+            name = key.removeprefix(_PREFIX)
+            if not key.startswith(_PREFIX) or name not in _MODULE_PARAMS:
+                raise TypeError(
+                    f"BIOTClassifier has no argument {key!r}. Arguments of BIOT are "
+                    f"{sorted(_PREFIX + name for name in _MODULE_PARAMS)}; its signal "
+                    "arguments come from the data."
+                )
+            setattr(self, key, value)
+
+    def _check_params(self) -> None:
+        for name in ("max_epochs", "batch_size", "patience"):
+            value = getattr(self, name)
+            optional = name == "patience" and value is None
+            if not optional and (value != int(value) or value < 1):
+                raise ValueError(f"{name} must be a whole number ≥ 1, got {value!r}.")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(
+                "validation_fraction must be at least 0 and below 1, got "
+                f"{self.validation_fraction!r}."
+            )
+        if self.lr_schedule not in ("cosine", None):
+            raise ValueError(
+                f"lr_schedule is 'cosine' or None, got {self.lr_schedule!r}."
+            )
+        if self.monitor != "valid_loss":
+            get_scorer(self.monitor)  # an unknown name is an error that says so
+
+    def _read(self, X: Any) -> Windows:
+        # An array says no rate: on prediction it is held to have the fitted one.
+        sfreq = self.sfreq
+        if sfreq is None and hasattr(self, "signal_") and hasattr(X, "shape"):
+            sfreq = self.signal_["sfreq"]
+        windows = read_windows(X, sfreq=sfreq, picks=self.picks, exclude=self.exclude)
+        if isinstance(windows.data, np.ndarray):
+            names = [ch["ch_name"] for ch in windows.signal.get("chs_info", ())]
+            check_finite(windows.data, ch_names=names or None)
+        return windows
+
+    def _begin(self, X: Any, y: ArrayLike | None) -> tuple[Windows, NDArray[Any]]:
+        """Check parameters, windows and labels."""
+        self._check_params()
+        windows = self._read(X)
+        return windows, self._labels(windows, y)
+
+    @staticmethod
+    def _labels(windows: Windows, y: ArrayLike | None) -> NDArray[Any]:
+        if y is None and windows.labels is None:
+            raise ValueError(
+                "requires y to be passed, but the target y is None: these windows "
+                "carry no labels of their own."
+            )
+        given = windows.labels if y is None else y
+        labels: NDArray[Any] = column_or_1d(given, warn=True)
+        check_classification_targets(labels)
+        if len(labels) != len(windows.data):
+            raise ValueError(
+                f"Got {len(windows.data)} windows but {len(labels)} labels: y needs "
+                "one label per window."
+            )
+        return labels
+
+    @staticmethod
+    def _classes(labels: NDArray[Any], known: NDArray[Any] | None) -> NDArray[Any]:
+        """Return the sorted classes; those known already, if the labels agree."""
+        classes: NDArray[Any] = np.unique(labels) if known is None else known
+        if unknown := sorted(set(labels.tolist()) - set(classes.tolist())):
+            raise ValueError(
+                f"y holds {unknown}, which are none of the classes {classes.tolist()}. "
+                "Pass all classes to the first call of partial_fit, or fit anew with "
+                "warm_start=False."
+            )
+        if len(classes) < 2:
+            raise ValueError(
+                f"Expected at least two classes, got one class: {classes.tolist()}. "
+                "Labels are the event codes of Epochs or the dataset's targets unless "
+                "y is passed: pass y where those are not the classes."
+            )
+        return classes
+
+    def _seed(self) -> int:
+        if self.random_state is None:  # fresh entropy, not NumPy's global state
+            return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _split(
+        self, encoded: NDArray[np.intp], groups: ArrayLike | None, seed: int
+    ) -> tuple[list[int], list[int]]:
+        """Choose the training and the validation windows."""
+        n = len(encoded)
+        if groups is not None:
+            groups = np.asarray(column_or_1d(groups))
+            if len(groups) != n:
+                raise ValueError(
+                    f"Got {n} windows but {len(groups)} groups: groups needs one "
+                    "entry per window."
+                )
+        n_valid = math.ceil(self.validation_fraction * n)
+        if groups is not None and n_valid:
+            n_groups = len(np.unique(groups))
+            if n_groups < 2:
+                raise ValueError(
+                    "All windows belong to one group, so none can be kept for "
+                    "validation. Pass several groups, or validation_fraction=0."
+                )
+            n_splits = min(n_groups, max(2, round(1 / self.validation_fraction)))
+            splitter = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
+        else:
+            # Each class must stand on both sides; where there are too few windows
+            # for that, all are trained on, to the last epoch.
+            counts = np.bincount(encoded)
+            n_classes = np.count_nonzero(counts)
+            if (
+                counts[counts > 0].min() < 2
+                or n_valid < n_classes
+                or n - n_valid < n_classes
+            ):
+                if n_valid:
+                    warnings.warn(
+                        f"{n} windows of {n_classes} classes are too few to keep "
+                        f"{n_valid} for validation: training on all of them, for "
+                        f"max_epochs={self.max_epochs} epochs.",
+                        stacklevel=3,
+                    )
+                return list(range(n)), []
+            splitter = StratifiedShuffleSplit(1, test_size=n_valid, random_state=seed)
+        train, valid = next(splitter.split(encoded, encoded, groups))
+        return train.tolist(), valid.tolist()
+
+    def _net(
+        self,
+        signal: SignalParams,
+        classes: NDArray[Any],
+        encoded: NDArray[np.intp],
+        valid: Dataset[Any] | None = None,
+        **instead: Any,
+    ) -> NeuralNetClassifier:
+        """Make an untrained net with this estimator's parameters."""
+        params = self.get_params(deep=False)
+        module = {
+            key.removeprefix(_PREFIX): value
+            for key, value in params.items()
+            if key.startswith(_PREFIX)
+        }
+        token_size = module.get("token_size") or int(signal["sfreq"])
+        module.setdefault("hop_length", max(1, int(token_size) // 2))
+        names = inspect.signature(make_net).parameters.keys() & params.keys()
+        training = {name: params[name] for name in names} | {
+            "module_params": module,
+            "class_weight": self._class_weights(classes, encoded),
+            "device": pick_device(self.device),
+        }
+        return make_net(signal, valid, **(training | instead))
+
+    def _class_weights(
+        self, classes: NDArray[Any], encoded: NDArray[np.intp]
+    ) -> NDArray[np.float64] | None:
+        if self.class_weight is None:
+            return None
+        weights: NDArray[np.float64]
+        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
+            # scikit-learn's formula, but a class may be absent from partial_fit.
+            counts = np.bincount(encoded, minlength=len(classes))
+            weights = len(encoded) / (len(classes) * np.maximum(counts, 1))
+        else:
+            weights = compute_class_weight(
+                self.class_weight, classes=classes, y=classes
+            )
+        return weights
+
+    def _keep(
+        self, net: NeuralNetClassifier, signal: SignalParams, classes: NDArray[Any]
+    ) -> None:
+        """Take over what was fitted, all at once: a failed fit changes nothing."""
+        self.net_ = net
+        self.signal_ = signal
+        self.classes_ = classes
+        self.n_features_in_ = signal["n_chans"]
+
+    def _logits(self, X: Any) -> NDArray[np.float64]:
+        check_is_fitted(self)
+        windows = self._read(X)
+        order = match_signal(self.signal_, windows.signal)
+        logits = self.net_.forward(LabelledWindows(windows, order=order))
+        array: NDArray[np.float64] = logits.double().numpy()
+        return array
