@@ -206,7 +206,7 @@ def alarms(
     runs = hits.groupby(run_of).agg(start=("start", "min"), stop=("stop", "max"))
     first, last = windows.start.min(), windows.stop.max()
     here = [(b, e) for b, e in seizures if b < last and e > first]
-    touches = [(runs.start < end) & (runs.stop > begin) for begin, end in here]
-    found = sum(bool(touch.any()) for touch in touches)
-    false = int((~np.any(touches, axis=0)).sum())
-    return found, len(here), false
+    touches = np.array(
+        [(runs.start < end) & (runs.stop > begin) for begin, end in here], dtype=bool
+    ).reshape(len(here), len(runs))
+    return int(touches.any(1).sum()), len(here), int((~touches.any(0)).sum())

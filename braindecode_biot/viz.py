@@ -94,7 +94,8 @@ def plot_scores(
     if threshold is not None:
         lower.axhline(threshold, color="0.5", lw=0.8, ls=":")
     lower.set(xlabel="time (s)", ylabel="probability", ylim=(-0.03, 1.03))
-    lower.legend(loc="upper left", frameon=False)
+    if scores or events:
+        lower.legend(loc="upper left", frameon=False)
     drawn = eeg.get_figure(root=True)
     return cast(Figure, drawn)
 
