@@ -8,13 +8,15 @@ know spectra or tokens.
 import inspect
 import math
 import warnings
+from copy import deepcopy
+from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import accuracy_score, get_scorer
+from sklearn.metrics import accuracy_score, get_scorer_names
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
 from sklearn.utils import check_random_state, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
@@ -25,14 +27,15 @@ from skorch.history import History
 from torch.utils.data import Dataset, Subset
 
 from braindecode_biot.model import BIOT
-from braindecode_biot.signal import (
-    SignalParams,
-    Windows,
-    check_finite,
-    match_signal,
-    read_windows,
+from braindecode_biot.signal import SignalParams, match_signal
+from braindecode_biot.training import (
+    LabelledWindows,
+    make_net,
+    pick_device,
+    run,
+    seeded,
 )
-from braindecode_biot.training import LabelledWindows, make_net, pick_device, seeded
+from braindecode_biot.windows import Windows, read_windows
 
 __all__ = ["BIOTClassifier"]
 
@@ -205,22 +208,17 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
             If windows and labels differ in number, there is but one class, a sample
             is NaN or inf, or the windows or parameters make no model.
         """
-        windows, labels = self._begin(X, y)
         go_on = self.warm_start and self.__sklearn_is_fitted__()
-        classes = self._classes(labels, self.classes_ if go_on else None)
-        encoded = np.searchsorted(classes, labels)
-        signal = SignalParams(**{**windows.signal, "n_outputs": len(classes)})
-        order = match_signal(self.signal_, signal) if go_on else None
-        data = LabelledWindows(windows, encoded, order)
+        signal, classes, data = self._prepare(X, y, go_on)
         seed = self._seed()
-        train, valid = self._split(encoded, groups, seed)
+        train, valid = self._split(data.labels, groups, seed)
         with seeded(seed):
             net = self._net(
-                signal, classes, encoded, Subset(data, valid) if valid else None
+                signal, classes, data, Subset(data, valid) if valid else None
             )
             if go_on:
-                net.module_.load_state_dict(self.net_.module_.state_dict())
-            net.fit(Subset(data, train), y=None)
+                self._load_fitted(net)
+            run(net, Subset(data, train))
         self._keep(net, signal, classes)
         return self
 
@@ -247,36 +245,28 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         ValueError, TypeError
             As for :meth:`fit`; or if ``y`` holds a label that is no class.
         """
-        windows, labels = self._begin(X, y)
         go_on = self.__sklearn_is_fitted__()
-        given = None if classes is None else np.unique(classes)
-        if go_on and given is not None and given.tolist() != self.classes_.tolist():
-            raise ValueError(
-                f"classes={given.tolist()} differs from the classes of the first "
-                f"call, {self.classes_.tolist()}."
-            )
-        known = self._classes(labels, self.classes_ if go_on else given)
-        encoded = np.searchsorted(known, labels)
-        signal = SignalParams(**{**windows.signal, "n_outputs": len(known)})
-        order = match_signal(self.signal_, signal) if go_on else None
-        with seeded(self._seed()):
-            net = self._net(
-                signal, known, encoded, None, max_epochs=1, lr_schedule=None
-            )
+        signal, known, data = self._prepare(X, y, go_on, classes)
+        # A seed per epoch: else each would drop out the same units.
+        epoch = len(self.history_) if go_on else 0
+        with seeded(self._seed() + epoch):
+            net = self._net(signal, known, data, max_epochs=1, lr_schedule=None)
             if go_on:
-                net.module_.load_state_dict(self.net_.module_.state_dict())
-                # Adam's moments go on as well, at the learning rate of now.
-                moments = self.net_.optimizer_.state_dict()["state"]
+                self._load_fitted(net)
+                # Adam's moments go on as well, at the learning rate of now: copies,
+                # for an epoch that fails must leave those of the last one.
+                moments = deepcopy(self.net_.optimizer_.state_dict()["state"])
                 state = net.optimizer_.state_dict() | {"state": moments}
                 net.optimizer_.load_state_dict(state)
-                net.history = self.net_.history
-            net.partial_fit(LabelledWindows(windows, encoded, order), y=None)
-        self._keep(net, self.signal_ if go_on else signal, known)
+                net.history = deepcopy(self.net_.history)
+            run(net, data)
+        self._keep(net, signal, known)
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the likeliest class of each window, shape (n_windows,)."""
-        labels: NDArray[Any] = self.classes_[self._logits(X).argmax(1)]
+        likeliest = self._logits(X).argmax(1)
+        labels: NDArray[Any] = self.classes_[likeliest]
         return labels
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
@@ -298,7 +288,7 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
     ) -> float:
         """Return the accuracy; labels are the windows' own where ``y`` is None."""
         predicted = self.predict(X)
-        labels = self._labels(self._read(X), None) if y is None else y
+        labels = self._labels(self._read(X, self.signal_), None) if y is None else y
         return float(accuracy_score(labels, predicted, sample_weight=sample_weight))
 
     @property
@@ -332,37 +322,55 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
     def _check_params(self) -> None:
         for name in ("max_epochs", "batch_size", "patience"):
             value = getattr(self, name)
-            optional = name == "patience" and value is None
-            if not optional and (value != int(value) or value < 1):
+            if name == "patience" and value is None:
+                continue
+            if not isinstance(value, Integral) or value < 1:
                 raise ValueError(f"{name} must be a whole number ≥ 1, got {value!r}.")
-        if not 0 <= self.validation_fraction < 1:
+        fraction = self.validation_fraction
+        if not isinstance(fraction, Real) or not 0 <= fraction < 1:
             raise ValueError(
-                "validation_fraction must be at least 0 and below 1, got "
-                f"{self.validation_fraction!r}."
+                f"validation_fraction must be at least 0 and below 1, got {fraction!r}."
             )
         if self.lr_schedule not in ("cosine", None):
             raise ValueError(
                 f"lr_schedule is 'cosine' or None, got {self.lr_schedule!r}."
             )
-        if self.monitor != "valid_loss":
-            get_scorer(self.monitor)  # an unknown name is an error that says so
+        if self.monitor not in ("valid_loss", *get_scorer_names()):
+            raise ValueError(
+                "monitor is 'valid_loss' or one of sklearn.metrics.get_scorer_names(), "
+                f"got {self.monitor!r}."
+            )
 
-    def _read(self, X: Any) -> Windows:
-        # An array says no rate: on prediction it is held to have the fitted one.
+    def _read(self, X: Any, fitted: SignalParams | None = None) -> Windows:
+        # An array says no rate: a fitted model holds it to have the fitted one.
         sfreq = self.sfreq
-        if sfreq is None and hasattr(self, "signal_") and hasattr(X, "shape"):
-            sfreq = self.signal_["sfreq"]
-        windows = read_windows(X, sfreq=sfreq, picks=self.picks, exclude=self.exclude)
-        if isinstance(windows.data, np.ndarray):
-            names = [ch["ch_name"] for ch in windows.signal.get("chs_info", ())]
-            check_finite(windows.data, ch_names=names or None)
-        return windows
+        if sfreq is None and fitted is not None and hasattr(X, "__array__"):
+            sfreq = fitted["sfreq"]
+        return read_windows(X, sfreq=sfreq, picks=self.picks, exclude=self.exclude)
 
-    def _begin(self, X: Any, y: ArrayLike | None) -> tuple[Windows, NDArray[Any]]:
-        """Check parameters, windows and labels."""
+    def _prepare(
+        self, X: Any, y: ArrayLike | None, go_on: bool, classes: ArrayLike | None = None
+    ) -> tuple[SignalParams, NDArray[Any], LabelledWindows]:
+        """Check parameters, windows and labels; those fitted before bind, if any."""
         self._check_params()
-        windows = self._read(X)
-        return windows, self._labels(windows, y)
+        windows = self._read(X, self.signal_ if go_on else None)
+        labels = self._labels(windows, y)
+        known = None if classes is None else np.unique(classes)
+        if go_on:
+            if known is not None and known.tolist() != self.classes_.tolist():
+                raise ValueError(
+                    f"classes={known.tolist()} differs from the classes of the first "
+                    f"call, {self.classes_.tolist()}."
+                )
+            known = self.classes_
+        known = self._classes(labels, known)
+        if go_on:
+            signal, order = self.signal_, match_signal(self.signal_, windows.signal)
+        else:
+            signal, order = windows.signal.copy(), None
+            signal["n_outputs"] = len(known)
+        encoded = np.searchsorted(known, labels)
+        return signal, known, LabelledWindows(windows, encoded, order)
 
     @staticmethod
     def _labels(windows: Windows, y: ArrayLike | None) -> NDArray[Any]:
@@ -409,6 +417,7 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
     ) -> tuple[list[int], list[int]]:
         """Choose the training and the validation windows."""
         n = len(encoded)
+        n_valid = math.ceil(self.validation_fraction * n)
         if groups is not None:
             groups = np.asarray(column_or_1d(groups))
             if len(groups) != n:
@@ -416,43 +425,56 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
                     f"Got {n} windows but {len(groups)} groups: groups needs one "
                     "entry per window."
                 )
-        n_valid = math.ceil(self.validation_fraction * n)
-        if groups is not None and n_valid:
-            n_groups = len(np.unique(groups))
-            if n_groups < 2:
-                raise ValueError(
-                    "All windows belong to one group, so none can be kept for "
-                    "validation. Pass several groups, or validation_fraction=0."
+            if n_valid:
+                return self._split_groups(encoded, groups, seed)
+        # Each class must stand on both sides; where there are too few windows for
+        # that, all are trained on, to the last epoch.
+        counts = np.unique(encoded, return_counts=True)[1]
+        if counts.min() < 2 or min(n_valid, n - n_valid) < len(counts):
+            if n_valid:
+                warnings.warn(
+                    f"{n} windows of {len(counts)} classes are too few to keep "
+                    f"{n_valid} for validation: training on all of them, for "
+                    f"max_epochs={self.max_epochs} epochs.",
+                    stacklevel=3,
                 )
-            n_splits = min(n_groups, max(2, round(1 / self.validation_fraction)))
+            return list(range(n)), []
+        splitter = StratifiedShuffleSplit(1, test_size=n_valid, random_state=seed)
+        train, valid = next(splitter.split(encoded, encoded))
+        return train.tolist(), valid.tolist()
+
+    def _split_groups(
+        self, encoded: NDArray[np.intp], groups: NDArray[Any], seed: int
+    ) -> tuple[list[int], list[int]]:
+        """Choose whole groups for validation, such that training has every class."""
+
+        def n_classes(indices: Any) -> int:
+            return len(np.unique(encoded[indices]))
+
+        n_groups = len(np.unique(groups))
+        most = min(n_groups, np.bincount(encoded).max())
+        n_splits = min(most, max(2, round(1 / self.validation_fraction)))
+        folds = []
+        if n_splits > 1:
             splitter = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
-        else:
-            # Each class must stand on both sides; where there are too few windows
-            # for that, all are trained on, to the last epoch.
-            counts = np.bincount(encoded)
-            n_classes = np.count_nonzero(counts)
-            if (
-                counts[counts > 0].min() < 2
-                or n_valid < n_classes
-                or n - n_valid < n_classes
-            ):
-                if n_valid:
-                    warnings.warn(
-                        f"{n} windows of {n_classes} classes are too few to keep "
-                        f"{n_valid} for validation: training on all of them, for "
-                        f"max_epochs={self.max_epochs} epochs.",
-                        stacklevel=3,
-                    )
-                return list(range(n)), []
-            splitter = StratifiedShuffleSplit(1, test_size=n_valid, random_state=seed)
-        train, valid = next(splitter.split(encoded, encoded, groups))
+            with warnings.catch_warnings():  # that a class has fewer windows than folds
+                warnings.simplefilter("ignore", UserWarning)
+                folds = list(splitter.split(encoded, encoded, groups))
+        folds = [fold for fold in folds if n_classes(fold[0]) == n_classes(...)]
+        if not folds:
+            raise ValueError(
+                f"The windows are of {n_groups} groups, none of which can be kept for "
+                "validation while every class stays in training. Pass more groups of "
+                "each class, or validation_fraction=0."
+            )
+        train, valid = max(folds, key=lambda fold: n_classes(fold[1]))
         return train.tolist(), valid.tolist()
 
     def _net(
         self,
         signal: SignalParams,
         classes: NDArray[Any],
-        encoded: NDArray[np.intp],
+        data: LabelledWindows,
         valid: Dataset[Any] | None = None,
         **instead: Any,
     ) -> NeuralNetClassifier:
@@ -468,10 +490,21 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         names = inspect.signature(make_net).parameters.keys() & params.keys()
         training = {name: params[name] for name in names} | {
             "module_params": module,
-            "class_weight": self._class_weights(classes, encoded),
+            "class_weight": self._class_weights(classes, data.labels),
             "device": pick_device(self.device),
         }
         return make_net(signal, valid, **(training | instead))
+
+    def _load_fitted(self, net: NeuralNetClassifier) -> None:
+        """Let a net go on from the fitted weights."""
+        try:
+            net.module_.load_state_dict(self.net_.module_.state_dict())
+        except RuntimeError as error:
+            raise ValueError(
+                "warm_start and partial_fit go on from the fitted weights, which do "
+                "not fit a model of the present module__ arguments. Set those back, "
+                f"or fit anew with warm_start=False. torch says: {error}"
+            ) from error
 
     def _class_weights(
         self, classes: NDArray[Any], encoded: NDArray[np.intp]
@@ -500,8 +533,9 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
 
     def _logits(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
-        windows = self._read(X)
+        windows = self._read(X, self.signal_)
         order = match_signal(self.signal_, windows.signal)
-        logits = self.net_.forward(LabelledWindows(windows, order=order))
+        with seeded(0):  # a data loader draws a number, though nothing is shuffled
+            logits = self.net_.forward(LabelledWindows(windows, order=order))
         array: NDArray[np.float64] = logits.double().numpy()
         return array

@@ -16,14 +16,16 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EarlyStopping, EpochScoring, LRScheduler
 from skorch.helper import predefined_split
 from skorch.utils import noop
+from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from braindecode_biot.model import BIOT
-from braindecode_biot.signal import SignalParams, Windows, check_finite
+from braindecode_biot.signal import SignalParams
+from braindecode_biot.windows import Windows, check_finite
 
-__all__ = ["LabelledWindows", "make_net", "pick_device", "seeded"]
+__all__ = ["LabelledWindows", "make_net", "pick_device", "run", "seeded"]
 
 
 class LabelledWindows(Dataset[tuple[NDArray[np.float32], int]]):
@@ -32,11 +34,17 @@ class LabelledWindows(Dataset[tuple[NDArray[np.float32], int]]):
     Parameters
     ----------
     windows : Windows
-        In memory or read one by one; the latter are checked for NaN and inf here.
+        In memory, or read one by one.
     labels : array of int, shape (n_windows,) | None
         Encoded labels; None gives 0 throughout, where only windows matter.
     order : array of int, shape (n_chans,) | None
         What brings the channels in the model's order.
+
+    Raises
+    ------
+    ValueError
+        If a window holds NaN or inf: at once for windows in memory, else when it is
+        read.
     """
 
     def __init__(
@@ -48,6 +56,10 @@ class LabelledWindows(Dataset[tuple[NDArray[np.float32], int]]):
         self.windows = windows.data
         self.labels = np.zeros(len(windows.data), int) if labels is None else labels
         self.order = order
+        names = [ch["ch_name"] for ch in windows.signal.get("chs_info", ())]
+        self.ch_names = names or None
+        if isinstance(self.windows, np.ndarray):
+            check_finite(self.windows, ch_names=self.ch_names)
 
     def __len__(self) -> int:
         """Return the number of windows."""
@@ -57,7 +69,7 @@ class LabelledWindows(Dataset[tuple[NDArray[np.float32], int]]):
         """Return a window, shape (n_chans, n_times), and its label."""
         window = self.windows[index]
         if not isinstance(self.windows, np.ndarray):
-            check_finite(window[None], what=f"Window {index}")
+            check_finite(window[None], what=f"Window {index}", ch_names=self.ch_names)
         if self.order is not None:
             window = window[self.order]
         return window, int(self.labels[index])
@@ -104,10 +116,13 @@ verbose, callbacks
     parts: list[Any] = []
     if lr_schedule == "cosine":
         parts.append(LRScheduler(CosineAnnealingLR, T_max=max_epochs))
-    if valid is not None:
-        if monitor != "valid_loss":
-            scoring = EpochScoring(monitor, lower_is_better=False, name=monitor)
-            parts.append((f"valid_{monitor}", scoring))
+    if valid is not None and monitor != "valid_loss":
+        scoring = EpochScoring(monitor, lower_is_better=False, name=monitor)
+        parts.append((f"valid_{monitor}", scoring))
+    if verbose == 1:
+        parts.append(EpochBar())
+    parts += callbacks or []
+    if valid is not None:  # last, for stopping cuts the round of callbacks short
         stopping = EarlyStopping(
             monitor=monitor,
             lower_is_better=monitor == "valid_loss",
@@ -117,28 +132,63 @@ verbose, callbacks
             sink=print if verbose > 1 else noop,
         )
         parts.append(stopping)
-    if verbose == 1:
-        parts.append(EpochBar())
     weight = None if class_weight is None else torch.as_tensor(class_weight).float()
     net = NeuralNetClassifier(
         BIOT,
-        criterion=torch.nn.CrossEntropyLoss,
+        criterion=CrossEntropy,
         criterion__weight=weight,
         optimizer=torch.optim.AdamW,
         optimizer__weight_decay=weight_decay,
         lr=lr,
         max_epochs=max_epochs,
-        batch_size=batch_size,
+        batch_size=int(batch_size),  # torch refuses NumPy's integers
         classes=np.arange(signal["n_outputs"]),
         iterator_train__shuffle=True,
         train_split=None if valid is None else predefined_split(valid),
-        callbacks=[*parts, *(callbacks or [])],
-        warm_start=True,  # whoever made the net decides when to start anew
+        callbacks=parts,
         device=device,
         verbose=int(verbose > 1),
         **{f"module__{key}": value for key, value in (module_params | signal).items()},
     )
     return net.initialize()
+
+
+def run(net: NeuralNetClassifier, windows: Dataset[Any]) -> None:
+    """Train a net on labelled windows, for its ``max_epochs`` or until it stops.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNetClassifier
+        As :func:`make_net` makes it; it keeps no windows.
+    windows : Dataset
+        Training windows and encoded labels.
+
+    Raises
+    ------
+    ValueError
+        If training diverged, so that weights are NaN or inf.
+    """
+    net.partial_fit(windows, y=None)
+    net.train_split = None  # it holds the validation windows
+    if not all(p.isfinite().all() for p in net.module_.parameters()):
+        raise ValueError(
+            f"Training diverged: after {len(net.history)} epochs at lr={net.lr} there "
+            "are weights that are NaN or inf. Use a smaller lr."
+        )
+
+
+class CrossEntropy(torch.nn.CrossEntropyLoss):
+    """Cross-entropy with class weights that hold across batches.
+
+    torch divides by the weights in the batch. They would then cancel in a batch of
+    one class, give NaN where they are all zero, and let the loss on the validation
+    windows depend on the batch size.
+    """
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the mean over windows of weight times cross-entropy."""
+        loss = cross_entropy(input, target, weight=self.weight, reduction="none")
+        return loss.mean()
 
 
 class EpochBar(Callback):
@@ -172,6 +222,13 @@ def seeded(seed: int) -> Iterator[None]:
 
 def pick_device(device: str) -> str:
     """Turn "auto" into "cuda" where there is a CUDA device, else into "cpu"."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device={device!r} cannot be used here; device='auto' takes what there "
+            f"is. torch says: {error}"
+        ) from error
+    return device

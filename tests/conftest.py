@@ -4,7 +4,10 @@ import os
 from pathlib import Path
 
 import matplotlib as mpl
+import mne
+import numpy as np
 import pytest
+import torch
 
 mpl.use("Agg")
 
@@ -21,3 +24,35 @@ def reference() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the official code's reference outputs are not in {folder}")
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Compute with one thread: models this small lose most of the time to more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def epochs() -> mne.BaseEpochs:
+    """Twenty-four windows of two seconds, code 2 with 10 Hz at C3, beside code 1.
+
+    There are a bad and a stim channel besides, and the codes take turns.
+    """
+    names, sfreq, n_times = ["C3", "C4", "Pz", "Fz", "STI"], 40.0, 80
+    info = mne.create_info(names, sfreq, ["eeg"] * 4 + ["stim"])
+    info["bads"] = ["Fz"]
+    codes = np.tile([1, 2], 12)
+    data = np.random.default_rng(0).normal(size=(len(codes), len(names), n_times))
+    data[codes == 2, 0] += 3 * np.sin(2 * np.pi * 10 * np.arange(n_times) / sfreq + 1)
+    data[:, 3:] = 1e3  # what must not come along would be seen
+    events = np.c_[np.arange(len(codes)) * n_times, np.zeros(len(codes)), codes]
+    return mne.EpochsArray(data * 1e-5, info, events.astype(int), verbose="error")
+
+
+@pytest.fixture(scope="session")
+def microvolts(epochs) -> np.ndarray:
+    """The same windows as an array in µV, shape (24, 3, 80)."""
+    return epochs.get_data(picks=["C3", "C4", "Pz"]) * 1e6
