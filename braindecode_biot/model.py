@@ -102,6 +102,7 @@ class BIOT(EEGModuleMixin, nn.Module):
     sfreq: float
     _set_n_outputs: Callable[[int], None]
     _braindecode_init_kwargs: dict[str, Any]
+    _hub_mixin_config: dict[str, Any]
 
     # The host's own note sends readers to `braindecode.models`.
     _HUB_NOTES_TEMPLATE = """
@@ -286,9 +287,10 @@ class BIOT(EEGModuleMixin, nn.Module):
         """Turn NumPy scalars into Python's, for the host drops what JSON cannot hold.
 
         ``BIOT(n_outputs=y.max() + 1, ...)`` would else lose its ``n_outputs`` in
-        ``get_config``.
+        ``get_config`` and ``save_pretrained``.
         """
-        config = self._braindecode_init_kwargs
-        for name, value in config.items():
-            if isinstance(value, np.generic):
-                config[name] = value.item()
+        given = self._braindecode_init_kwargs
+        plain = {k: v.item() for k, v in given.items() if isinstance(v, np.generic)}
+        given.update(plain)
+        if hasattr(self, "_hub_mixin_config"):  # where huggingface_hub is installed
+            self._hub_mixin_config.update(plain)

@@ -175,3 +175,21 @@ def test_dropout_follows_torchs_generator_only(model, x):
 
 def test_pickles_with_its_weights(model, x):
     assert torch.equal(pickle.loads(pickle.dumps(model))(x), model(x))
+
+
+def test_numpy_scalars_stay_in_the_configuration_beside_huggingface_hub():
+    class BesideHub(BIOT):
+        def __new__(cls, *args, **kwargs):
+            # As huggingface_hub's mixin does: what JSON cannot hold is left out.
+            self = super().__new__(cls)
+            self._hub_mixin_config = {"emb_size": 16}
+            return self
+
+        def __init__(self, emb_size=16, n_outputs=None, n_chans=None, n_times=None):
+            super().__init__(
+                emb_size, n_outputs=n_outputs, n_chans=n_chans, n_times=n_times
+            )
+
+    config = BesideHub(n_outputs=np.int64(3), n_chans=2, n_times=400).get_config()
+    assert config["n_outputs"] == 3
+    assert type(config["n_outputs"]) is int
