@@ -1,13 +1,11 @@
 """BIOT as a scikit-learn estimator on MNE Epochs.
 
-Owns how BIOT is fitted: labels, validation split, loss, schedule and stopping, on a
-skorch net that it holds (``net_``). What windows are is read by ``signal``; must not
-know spectra or tokens.
+Owns scikit-learn's contract: parameters, labels, refits and predictions, on a skorch
+net that it holds (``net_``). What windows are is read by ``windows``, how a net is
+trained stands in ``training``; must not know spectra or tokens.
 """
 
 import inspect
-import math
-import warnings
 from copy import deepcopy
 from numbers import Integral, Real
 from typing import Any, Self
@@ -17,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score, get_scorer_names
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
 from sklearn.utils import check_random_state, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
@@ -34,6 +31,7 @@ from braindecode_biot.training import (
     pick_device,
     run,
     seeded,
+    split,
 )
 from braindecode_biot.windows import Windows, read_windows
 
@@ -206,12 +204,13 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         ------
         ValueError, TypeError
             If windows and labels differ in number, there is but one class, a sample
-            is NaN or inf, or the windows or parameters make no model.
+            is NaN or inf, the windows or parameters make no model, no group can be
+            kept for validation, or training diverges.
         """
         go_on = self.warm_start and self.__sklearn_is_fitted__()
         signal, classes, data = self._prepare(X, y, go_on)
         seed = self._seed()
-        train, valid = self._split(data.labels, groups, seed)
+        train, valid = split(data.labels, groups, self.validation_fraction, seed)
         with seeded(seed):
             net = self._net(
                 signal, classes, data, Subset(data, valid) if valid else None
@@ -411,64 +410,6 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         if self.random_state is None:  # fresh entropy, not NumPy's global state
             return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
         return int(check_random_state(self.random_state).randint(2**31 - 1))
-
-    def _split(
-        self, encoded: NDArray[np.intp], groups: ArrayLike | None, seed: int
-    ) -> tuple[list[int], list[int]]:
-        """Choose the training and the validation windows."""
-        n = len(encoded)
-        n_valid = math.ceil(self.validation_fraction * n)
-        if groups is not None:
-            groups = np.asarray(column_or_1d(groups))
-            if len(groups) != n:
-                raise ValueError(
-                    f"Got {n} windows but {len(groups)} groups: groups needs one "
-                    "entry per window."
-                )
-            if n_valid:
-                return self._split_groups(encoded, groups, seed)
-        # Each class must stand on both sides; where there are too few windows for
-        # that, all are trained on, to the last epoch.
-        counts = np.unique(encoded, return_counts=True)[1]
-        if counts.min() < 2 or min(n_valid, n - n_valid) < len(counts):
-            if n_valid:
-                warnings.warn(
-                    f"{n} windows of {len(counts)} classes are too few to keep "
-                    f"{n_valid} for validation: training on all of them, for "
-                    f"max_epochs={self.max_epochs} epochs.",
-                    stacklevel=3,
-                )
-            return list(range(n)), []
-        splitter = StratifiedShuffleSplit(1, test_size=n_valid, random_state=seed)
-        train, valid = next(splitter.split(encoded, encoded))
-        return train.tolist(), valid.tolist()
-
-    def _split_groups(
-        self, encoded: NDArray[np.intp], groups: NDArray[Any], seed: int
-    ) -> tuple[list[int], list[int]]:
-        """Choose whole groups for validation, such that training has every class."""
-
-        def n_classes(indices: Any) -> int:
-            return len(np.unique(encoded[indices]))
-
-        n_groups = len(np.unique(groups))
-        most = min(n_groups, np.bincount(encoded).max())
-        n_splits = min(most, max(2, round(1 / self.validation_fraction)))
-        folds = []
-        if n_splits > 1:
-            splitter = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
-            with warnings.catch_warnings():  # that a class has fewer windows than folds
-                warnings.simplefilter("ignore", UserWarning)
-                folds = list(splitter.split(encoded, encoded, groups))
-        folds = [fold for fold in folds if n_classes(fold[0]) == n_classes(...)]
-        if not folds:
-            raise ValueError(
-                f"The windows are of {n_groups} groups, none of which can be kept for "
-                "validation while every class stays in training. Pass more groups of "
-                "each class, or validation_fraction=0."
-            )
-        train, valid = max(folds, key=lambda fold: n_classes(fold[1]))
-        return train.tolist(), valid.tolist()
 
     def _net(
         self,

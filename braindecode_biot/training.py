@@ -1,17 +1,21 @@
 """How BIOT is trained: a skorch net made for given windows.
 
-Owns the net's parts (data, optimizer, schedule, stopping, progress) and the seeding
-of a fit. Must not know labels as users write them (classes arrive as 0, 1, ...), nor
-scikit-learn's contract, which is ``estimators``'s.
+Owns the validation split, the net's parts (data, loss, optimizer, schedule, stopping,
+progress) and the seeding of a fit. Must not know labels as users write them (classes
+arrive as 0, 1, ...), nor scikit-learn's contract, which is ``estimators``'s.
 """
 
+import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
+from sklearn.utils.validation import column_or_1d
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EarlyStopping, EpochScoring, LRScheduler
 from skorch.helper import predefined_split
@@ -25,7 +29,7 @@ from braindecode_biot.model import BIOT
 from braindecode_biot.signal import SignalParams
 from braindecode_biot.windows import Windows, check_finite
 
-__all__ = ["LabelledWindows", "make_net", "pick_device", "run", "seeded"]
+__all__ = ["LabelledWindows", "make_net", "pick_device", "run", "seeded", "split"]
 
 
 class LabelledWindows(Dataset[tuple[NDArray[np.float32], int]]):
@@ -73,6 +77,84 @@ class LabelledWindows(Dataset[tuple[NDArray[np.float32], int]]):
         if self.order is not None:
             window = window[self.order]
         return window, int(self.labels[index])
+
+
+def split(
+    labels: NDArray[np.intp], groups: ArrayLike | None, fraction: float, seed: int
+) -> tuple[list[int], list[int]]:
+    """Choose the training and the validation windows.
+
+    Parameters
+    ----------
+    labels : array of int, shape (n_windows,)
+        Encoded labels.
+    groups : array of shape (n_windows,) | None
+        What each window belongs to; no group comes to both sides.
+    fraction : float
+        Share of the windows that is kept for validation, about so with groups.
+    seed : int
+        Seed of the choice.
+
+    Returns
+    -------
+    train, valid : list of int
+        Indices of windows. Training has every class; so has validation, but that
+        with groups it has as many as it can. All windows are for training where
+        ``fraction`` is 0 or, with a warning, where a class has too few.
+
+    Raises
+    ------
+    ValueError
+        If windows and groups differ in number, or no group can be kept.
+    """
+    n = len(labels)
+    n_valid = math.ceil(fraction * n)
+    if groups is not None:
+        groups = np.asarray(column_or_1d(groups))
+        if len(groups) != n:
+            raise ValueError(
+                f"Got {n} windows but {len(groups)} groups: groups needs one entry "
+                "per window."
+            )
+        if n_valid:
+            return _split_groups(labels, groups, fraction, seed)
+    counts = np.unique(labels, return_counts=True)[1]
+    if counts.min() < 2 or min(n_valid, n - n_valid) < len(counts):
+        if n_valid:
+            warnings.warn(
+                f"{n} windows of {len(counts)} classes are too few to keep {n_valid} "
+                "for validation: training on all of them, to the last epoch.",
+                stacklevel=3,
+            )
+        return list(range(n)), []
+    splitter = StratifiedShuffleSplit(1, test_size=n_valid, random_state=seed)
+    train, valid = next(splitter.split(labels, labels))
+    return train.tolist(), valid.tolist()
+
+
+def _split_groups(
+    labels: NDArray[np.intp], groups: NDArray[Any], fraction: float, seed: int
+) -> tuple[list[int], list[int]]:
+    def n_classes(indices: Any) -> int:
+        return len(np.unique(labels[indices]))
+
+    n_groups = len(np.unique(groups))
+    n_splits = min(n_groups, np.bincount(labels).max(), max(2, round(1 / fraction)))
+    folds = []
+    if n_splits > 1:
+        splitter = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
+        with warnings.catch_warnings():  # that a class has fewer windows than folds
+            warnings.simplefilter("ignore", UserWarning)
+            folds = list(splitter.split(labels, labels, groups))
+    folds = [fold for fold in folds if n_classes(fold[0]) == n_classes(...)]
+    if not folds:
+        raise ValueError(
+            f"The windows are of {n_groups} groups, none of which can be kept for "
+            "validation while every class stays in training. Pass more groups of each "
+            "class, or validation_fraction=0."
+        )
+    train, valid = max(folds, key=lambda fold: n_classes(fold[1]))
+    return train.tolist(), valid.tolist()
 
 
 def make_net(
