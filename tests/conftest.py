@@ -10,6 +10,9 @@ import pytest
 import torch
 
 mpl.use("Agg")
+# Models this small lose most of their time to more threads, and on a busy machine
+# nearly all.
+torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 # Reference outputs and public recordings that are too large for the repository. The
@@ -24,15 +27,6 @@ def reference() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the official code's reference outputs are not in {folder}")
     return folder
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """Compute with one thread: models this small lose most of the time to more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,6 @@ import braindecode_biot
 from braindecode_biot import BIOT, BIOTClassifier
 
 pytestmark = [
-    pytest.mark.usefixtures("one_thread"),
     # The host's own, at `from_config`.
     pytest.mark.filterwarnings("ignore:Modifying chs_info"),
 ]

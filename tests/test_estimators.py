@@ -32,8 +32,6 @@ from skorch.callbacks import Callback
 from braindecode_biot import BIOT, BIOTClassifier
 from braindecode_biot.training import split
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TINY = dict(max_epochs=2, module__emb_size=16, module__n_layers=1, random_state=0)
 SFREQ = 40
 NAMES = ["C3", "C4", "Pz"]

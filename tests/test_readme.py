@@ -3,7 +3,6 @@
 import re
 import warnings
 
-import matplotlib as mpl
 import pytest
 
 from conftest import ROOT
@@ -14,7 +13,6 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 @pytest.mark.filterwarnings("ignore")
 def test_the_python_snippets_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    mpl.use("Agg")
     snippets = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
     assert len(snippets) >= 8
     names: dict = {}
