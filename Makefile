@@ -8,7 +8,7 @@ READY := .venv/.ready
 .PHONY: demo test test-all lint notebooks clean help
 
 help:
-	@echo "make demo       find absence seizures in the shipped EEG (about 4 minutes)"
+	@echo "make demo       find absence seizures in the shipped EEG (one to two minutes)"
 	@echo "make test       the test suite"
 	@echo "make test-all   the test suite with the slow tests"
 	@echo "make lint       ruff, mypy, import-linter"

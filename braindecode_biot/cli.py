@@ -12,8 +12,8 @@ __all__ = ["main"]
 @click.version_option(package_name="braindecode-biot")
 def main() -> None:
     """BIOT, the biosignal transformer, on your recordings."""
-    # braindecode's imports warn of what its users cannot change.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="braindecode")
+    # braindecode asks MNE for a montage by its old name, which users cannot change.
+    warnings.filterwarnings("ignore", "Montage name", FutureWarning)
 
 
 @main.command()
@@ -30,7 +30,7 @@ def demo(output: Path, quiet: bool) -> None:
     """Find absence seizures in the EEG that comes with the package.
 
     Trains BIOT and a logistic regression three times, each time without one of the
-    three seizures, and tests them there. Takes some three minutes on two cores.
+    three seizures, and tests them there. Takes one to two minutes on two cores.
     """
     # Imported here: `--help` need not wait for torch.
     from braindecode_biot.demo import run

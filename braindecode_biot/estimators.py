@@ -11,6 +11,7 @@ from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -78,7 +79,9 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
     validation_fraction : float
         Share of the windows that are kept from training to choose the best epoch:
         stratified, and whole groups where ``fit`` gets ``groups``. Windows that
-        overlap in time should share a group. 0 trains on all, to the last epoch.
+        overlap in time should share a group; in scikit-learn's cross-validation,
+        ``groups=`` reaches the folds only, ``params={"groups": groups}`` reaches
+        ``fit``. 0 trains on all, to the last epoch.
     monitor : str
         What is best on the validation windows: the least "valid_loss", or the highest
         of a scikit-learn score such as "balanced_accuracy" or "roc_auc".
@@ -107,6 +110,9 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         Number of channels.
     signal_ : SignalParams
         Signal parameters of the windows fitted on.
+    microvolts_ : bool
+        Whether their volts were read as µV: Epochs are, what else there is comes in
+        its own unit. It matters only where the model does not scale its input.
     history_ : skorch.history.History
         A row per epoch: losses, scores, durations.
     net_ : skorch.NeuralNetClassifier
@@ -205,7 +211,9 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         ValueError, TypeError
             If windows and labels differ in number, there is but one class, a sample
             is NaN or inf, the windows or parameters make no model, no group can be
-            kept for validation, or training diverges.
+            kept for validation, or training diverges. A fit before stays as it was.
+        KeyboardInterrupt
+            If the user interrupts it; the epochs that were completed are kept.
         """
         go_on = self.warm_start and self.__sklearn_is_fitted__()
         signal, classes, data = self._prepare(X, y, go_on)
@@ -217,8 +225,13 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
             )
             if go_on:
                 self._load_fitted(net)
-            run(net, Subset(data, train))
-        self._keep(net, signal, classes)
+            try:
+                run(net, Subset(data, train))
+            except KeyboardInterrupt:
+                if any("train_loss" in epoch for epoch in net.history):
+                    self._keep(net, signal, classes, data)
+                raise
+        self._keep(net, signal, classes, data)
         return self
 
     def partial_fit(
@@ -259,7 +272,7 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
                 net.optimizer_.load_state_dict(state)
                 net.history = deepcopy(self.net_.history)
             run(net, data)
-        self._keep(net, signal, known)
+        self._keep(net, signal, known, data)
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -287,8 +300,9 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
     ) -> float:
         """Return the accuracy; labels are the windows' own where ``y`` is None."""
         predicted = self.predict(X)
-        labels = self._labels(self._read(X, self.signal_), None) if y is None else y
-        return float(accuracy_score(labels, predicted, sample_weight=sample_weight))
+        if y is None:
+            y = self._labels(self._read(X, fitted=True, labels=True), None)
+        return float(accuracy_score(y, predicted, sample_weight=sample_weight))
 
     @property
     def history_(self) -> History:
@@ -334,25 +348,43 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"lr_schedule is 'cosine' or None, got {self.lr_schedule!r}."
             )
+        for callback in self.callbacks or ():
+            if not isinstance(callback, Callback):
+                raise TypeError(
+                    "callbacks is a list of skorch.callbacks.Callback instances, but "
+                    f"holds {callback!r}."
+                )
         if self.monitor not in ("valid_loss", *get_scorer_names()):
             raise ValueError(
                 "monitor is 'valid_loss' or one of sklearn.metrics.get_scorer_names(), "
                 f"got {self.monitor!r}."
             )
 
-    def _read(self, X: Any, fitted: SignalParams | None = None) -> Windows:
+    def _read(self, X: Any, *, fitted: bool, labels: bool = False) -> Windows:
+        """Read windows; those fitted before bind, if any."""
         # An array says no rate: a fitted model holds it to have the fitted one.
         sfreq = self.sfreq
-        if sfreq is None and fitted is not None and hasattr(X, "__array__"):
-            sfreq = fitted["sfreq"]
-        return read_windows(X, sfreq=sfreq, picks=self.picks, exclude=self.exclude)
+        if sfreq is None and fitted and hasattr(X, "__array__"):
+            sfreq = self.signal_["sfreq"]
+        windows = read_windows(
+            X, sfreq=sfreq, picks=self.picks, exclude=self.exclude, labels=labels
+        )
+        unscaled = self.get_params(deep=False).get("module__input_scaling", "") is None
+        if fitted and unscaled and windows.microvolts != self.microvolts_:
+            raise ValueError(
+                "With module__input_scaling=None the unit matters: Epochs are read in "
+                "µV, arrays and datasets in their own unit. This model was fitted on "
+                f"{'Epochs' if self.microvolts_ else 'an array or a dataset'}: give it "
+                "the same kind."
+            )
+        return windows
 
     def _prepare(
         self, X: Any, y: ArrayLike | None, go_on: bool, classes: ArrayLike | None = None
     ) -> tuple[SignalParams, NDArray[Any], LabelledWindows]:
         """Check parameters, windows and labels; those fitted before bind, if any."""
         self._check_params()
-        windows = self._read(X, self.signal_ if go_on else None)
+        windows = self._read(X, fitted=go_on, labels=y is None)
         labels = self._labels(windows, y)
         known = None if classes is None else np.unique(classes)
         if go_on:
@@ -379,6 +411,12 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
                 "carry no labels of their own."
             )
         given = windows.labels if y is None else y
+        missing = np.flatnonzero(pd.isna(np.asarray(given, dtype=object)))
+        if len(missing):
+            raise ValueError(
+                f"Input y contains NaN or None at {missing.tolist()[:5]}: every window "
+                "needs a label. Leave those windows out."
+            )
         labels: NDArray[Any] = column_or_1d(given, warn=True)
         check_classification_targets(labels)
         if len(labels) != len(windows.data):
@@ -464,19 +502,30 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         return weights
 
     def _keep(
-        self, net: NeuralNetClassifier, signal: SignalParams, classes: NDArray[Any]
+        self,
+        net: NeuralNetClassifier,
+        signal: SignalParams,
+        classes: NDArray[Any],
+        data: LabelledWindows,
     ) -> None:
         """Take over what was fitted, all at once: a failed fit changes nothing."""
         self.net_ = net
         self.signal_ = signal
         self.classes_ = classes
         self.n_features_in_ = signal["n_chans"]
+        self.microvolts_ = data.microvolts
 
     def _logits(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
-        windows = self._read(X, self.signal_)
+        windows = self._read(X, fitted=True)
         order = match_signal(self.signal_, windows.signal)
         with seeded(0):  # a data loader draws a number, though nothing is shuffled
             logits = self.net_.forward(LabelledWindows(windows, order=order))
         array: NDArray[np.float64] = logits.double().numpy()
+        if not np.isfinite(array).all():
+            bad = np.flatnonzero(~np.isfinite(array).all(1)).tolist()
+            raise ValueError(
+                f"The model's outputs are not finite for windows {bad[:5]}, though the "
+                "samples are: their values are too extreme. Look at these windows."
+            )
         return array

@@ -65,7 +65,9 @@ class BIOT(EEGModuleMixin, nn.Module):
         ECG and 100 at 50 Hz for accelerometers.
     input_scaling : "q95" | None
         Whether each channel of a window is divided by the 95th percentile of its
-        absolute value, as in the paper. The unit of the input then does not matter.
+        absolute value, as in the official pipeline; the unit of the input then does
+        not matter. ``braindecode.models.BIOT`` does not: for weights that were trained
+        with it on unscaled input, use None.
     activation : type of nn.Module
         Activation in front of the head's linear layer.
     drop_prob : float
@@ -145,17 +147,19 @@ class BIOT(EEGModuleMixin, nn.Module):
         del n_outputs, n_chans, chs_info, n_times, input_window_seconds, sfreq
         if input_scaling not in ("q95", None):
             raise ValueError(f"input_scaling is 'q95' or None, got {input_scaling!r}.")
+        if self.n_outputs < 1:
+            raise ValueError(f"n_outputs must be at least 1, got {self.n_outputs}.")
         self._make_config_plain()
         self.emb_size = emb_size
         self.att_num_heads = att_num_heads
         self.n_layers = n_layers
         self.return_feature = return_feature
-        self.hop_length = hop_length
         self.input_scaling = input_scaling
         self.activation = activation
         self.token_size, self.n_frames = check_geometry(
             self.n_times, self.sfreq, token_size, hop_length
         )
+        self.hop_length = int(hop_length)
 
         self.tokens = TokenEmbedding(
             emb_size, self.n_chans, self.n_frames, self.token_size, drop_prob
@@ -270,8 +274,9 @@ class BIOT(EEGModuleMixin, nn.Module):
                 f"n_times={expected[1]}), got {tuple(x.shape)}. Cut or pick the data "
                 "to that, or make a model for it; a single window needs x[None]."
             )
-        # What depends on values cannot be asked in a compiled or exported graph.
-        if torch.compiler.is_compiling():
+        # What depends on values cannot be asked in a compiled or exported graph, nor
+        # of a tensor that has none.
+        if torch.compiler.is_compiling() or x.is_meta:
             return
         if x.shape[0] == 0:
             raise ValueError("Got a batch of no windows.")

@@ -14,6 +14,7 @@ from typing import Any, NotRequired, TypedDict
 
 import mne
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from braindecode_biot.sources import (
@@ -95,8 +96,8 @@ def signal_params(
     Raises
     ------
     ValueError
-        An argument is missing or contradicts the data, recordings differ, or no
-        channel or window is left.
+        An argument is missing or contradicts the data, recordings differ, no channel
+        or window is left, or ``y`` has missing entries or another length.
     TypeError
         ``data`` or its dtype is none of these, or an array is masked.
 
@@ -111,7 +112,7 @@ def signal_params(
             sources = [_open_raw(data, input_window_seconds, picks, exclude)]
         else:
             sources = open_sources(data, picks, exclude)
-        labels = labels_of(sources) if y is None else to_numpy(y, "y")
+        labels = labels_of(sources) if y is None else _targets(y, sources)
     return describe(sources, labels, sfreq=sfreq, seconds=input_window_seconds)
 
 
@@ -255,6 +256,29 @@ def _plain(value: Any) -> Any:
     if isinstance(value, numbers.Integral):
         return int(value)
     return float(value) if isinstance(value, numbers.Real) else str(value)
+
+
+def _targets(y: Any, sources: Sequence[Source]) -> NDArray[Any]:
+    """Read the user's targets: complete, and as many as there are windows."""
+    targets = to_numpy(y, "y")
+    if targets.ndim == 2 and targets.shape[1] == 1:
+        targets = targets[:, 0]
+    if pd.isna(targets).any():
+        raise ValueError("y has missing entries (NaN or None), expected none.")
+    # A recording's windows are yet to be cut; which Epochs will be dropped on loading
+    # is not known before.
+    held = [source.data for source in sources]
+    known = not any(
+        isinstance(data, mne.io.BaseRaw)
+        or (isinstance(data, mne.BaseEpochs) and not data.preload)
+        for data in held
+    )
+    if known and len(targets) != sum(len(data) for data in held):
+        raise ValueError(
+            f"y has {len(targets)} entries for {sum(len(data) for data in held)} "
+            "windows, expected one per window."
+        )
+    return targets
 
 
 def _n_outputs(labels: NDArray[Any]) -> int:

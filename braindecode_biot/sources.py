@@ -108,7 +108,16 @@ def labels_of(sources: Sequence[Source]) -> NDArray[Any] | None:
     -------
     numpy.ndarray of shape (n_windows, ...) or None
         None where there are none, or all are −1: braindecode's "no target".
+
+    Raises
+    ------
+    ValueError
+        Event codes mean one thing in some Epochs and another in others.
     """
+    codes: dict[str, int] = {}
+    for source in sources:
+        if isinstance(source.data, mne.BaseEpochs):
+            _agree(codes, source.data.event_id, source.name)
     collected: list[Any] = []
     for source in sources:
         if source.labels is None:
@@ -182,6 +191,20 @@ def to_numpy(value: Any, name: str) -> NDArray[Any]:
 def some(values: Sequence[Any], most: int = 5) -> str:
     """List the first few values for an error."""
     return ", ".join(map(str, values[:most])) + ", ..." * (len(values) > most)
+
+
+def _agree(codes: dict[str, int], event_id: dict[str, int], name: str) -> None:
+    """Take the names of event codes in, and require that they contradict none."""
+    for event, code in event_id.items():
+        others = {known for known, number in codes.items() if number == code}
+        means_else = others and event not in others and event != str(code)
+        if codes.get(event, code) != code or means_else:
+            raise ValueError(
+                f"{name} has the event {event!r} with code {code}, but before it the "
+                f"codes were {codes}. Give all Epochs the same event_id (as in "
+                "mne.events_from_annotations(raw, event_id=...)), or pass labels as y."
+            )
+    codes |= event_id
 
 
 def _open_array(array: NDArray[Any], picks: Any, exclude: Any) -> Source:

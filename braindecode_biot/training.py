@@ -9,9 +9,11 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
@@ -58,6 +60,7 @@ class LabelledWindows(Dataset[tuple[NDArray[np.float32], int]]):
         order: NDArray[np.intp] | None = None,
     ) -> None:
         self.windows = windows.data
+        self.microvolts = windows.microvolts
         self.labels = np.zeros(len(windows.data), int) if labels is None else labels
         self.order = order
         names = [ch["ch_name"] for ch in windows.signal.get("chs_info", ())]
@@ -76,6 +79,8 @@ class LabelledWindows(Dataset[tuple[NDArray[np.float32], int]]):
             check_finite(window[None], what=f"Window {index}", ch_names=self.ch_names)
         if self.order is not None:
             window = window[self.order]
+        # torch takes neither negative strides nor, without a warning, read-only memory.
+        window = np.require(window, requirements=["C", "W"])
         return window, int(self.labels[index])
 
 
@@ -105,7 +110,8 @@ def split(
     Raises
     ------
     ValueError
-        If windows and groups differ in number, or no group can be kept.
+        If windows and groups differ in number, a group is missing, or no group can be
+        kept.
     """
     n = len(labels)
     n_valid = math.ceil(fraction * n)
@@ -116,14 +122,20 @@ def split(
                 f"Got {n} windows but {len(groups)} groups: groups needs one entry "
                 "per window."
             )
+        if pd.isna(groups).any():
+            raise ValueError(
+                f"groups is missing at {np.flatnonzero(pd.isna(groups)).tolist()[:5]}: "
+                "it needs an entry for every window."
+            )
         if n_valid:
             return _split_groups(labels, groups, fraction, seed)
     counts = np.unique(labels, return_counts=True)[1]
     if counts.min() < 2 or min(n_valid, n - n_valid) < len(counts):
         if n_valid:
             warnings.warn(
-                f"{n} windows of {len(counts)} classes are too few to keep {n_valid} "
-                "for validation: training on all of them, to the last epoch.",
+                f"{n} windows of {len(counts)} classes, {counts.min()} of the rarest, "
+                f"are too few to keep {n_valid} for validation with every class on "
+                "both sides: training on all of them, to the last epoch.",
                 stacklevel=3,
             )
         return list(range(n)), []
@@ -139,13 +151,16 @@ def _split_groups(
         return len(np.unique(labels[indices]))
 
     n_groups = len(np.unique(groups))
-    n_splits = min(n_groups, np.bincount(labels).max(), max(2, round(1 / fraction)))
+    n_splits = round(1 / min(fraction, 1 - fraction))
+    n_splits = min(n_groups, np.bincount(labels).max(), max(2, n_splits))
     folds = []
     if n_splits > 1:
         splitter = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
         with warnings.catch_warnings():  # that a class has fewer windows than folds
             warnings.simplefilter("ignore", UserWarning)
             folds = list(splitter.split(labels, labels, groups))
+    if fraction > 0.5:  # then it is the training windows that are one fold
+        folds = [(valid, train) for train, valid in folds]
     folds = [fold for fold in folds if n_classes(fold[0]) == n_classes(...)]
     if not folds:
         raise ValueError(
@@ -154,6 +169,13 @@ def _split_groups(
             "class, or validation_fraction=0."
         )
     train, valid = max(folds, key=lambda fold: n_classes(fold[1]))
+    if n_classes(valid) < n_classes(...):
+        warnings.warn(
+            f"The groups kept for validation hold {n_classes(valid)} of "
+            f"{n_classes(...)} classes: the best epoch is chosen by these alone. "
+            "Groups that hold every class, or validation_fraction=0, avoid that.",
+            stacklevel=4,
+        )
     return train.tolist(), valid.tolist()
 
 
@@ -199,13 +221,13 @@ verbose, callbacks
     if lr_schedule == "cosine":
         parts.append(LRScheduler(CosineAnnealingLR, T_max=max_epochs))
     if valid is not None and monitor != "valid_loss":
-        scoring = EpochScoring(monitor, lower_is_better=False, name=monitor)
+        scoring = MonitorScoring(monitor, lower_is_better=False, name=monitor)
         parts.append((f"valid_{monitor}", scoring))
     if verbose == 1:
         parts.append(EpochBar())
     parts += callbacks or []
     if valid is not None:  # last, for stopping cuts the round of callbacks short
-        stopping = EarlyStopping(
+        stopping = BestEpoch(
             monitor=monitor,
             lower_is_better=monitor == "valid_loss",
             patience=max_epochs if patience is None else patience,
@@ -249,9 +271,21 @@ def run(net: NeuralNetClassifier, windows: Dataset[Any]) -> None:
     ------
     ValueError
         If training diverged, so that weights are NaN or inf.
+    KeyboardInterrupt
+        If the user interrupted it; the net is usable, with the best weights so far.
     """
-    net.partial_fit(windows, y=None)
+    net.notify("on_train_begin", X=windows, y=None)
+    interrupt = None
+    try:
+        net.fit_loop(windows, None)
+    except KeyboardInterrupt as raised:  # skorch's early stopping raises it as well
+        stopping = [cb for _, cb in net.callbacks_ if isinstance(cb, BestEpoch)]
+        if not any(cb.misses_ == cb.patience for cb in stopping):
+            interrupt = raised
+    net.notify("on_train_end", X=windows, y=None)
     net.train_split = None  # it holds the validation windows
+    if interrupt is not None:
+        raise interrupt
     if not all(p.isfinite().all() for p in net.module_.parameters()):
         raise ValueError(
             f"Training diverged: after {len(net.history)} epochs at lr={net.lr} there "
@@ -271,6 +305,40 @@ class CrossEntropy(torch.nn.CrossEntropyLoss):
         """Return the mean over windows of weight times cross-entropy."""
         loss = cross_entropy(input, target, weight=self.weight, reduction="none")
         return loss.mean()
+
+
+class MonitorScoring(EpochScoring):
+    """A scikit-learn score of the validation windows that says why it cannot be."""
+
+    def on_epoch_end(self, net: Any, *args: Any, **kwargs: Any) -> None:
+        """Compute it."""
+        try:
+            super().on_epoch_end(net, *args, **kwargs)
+        except ValueError as error:
+            raise ValueError(
+                f"monitor={self.scoring!r} cannot be computed of these validation "
+                f"windows; monitor='valid_loss' always can. scikit-learn says: {error}"
+            ) from error
+
+
+class BestEpoch(EarlyStopping):
+    """Early stopping that takes no undefined score for "never better"."""
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Remember the weights if they are better, stop if they have long not been."""
+        score = net.history[-1, self.monitor]
+        if not math.isfinite(score):
+            raise ValueError(
+                f"{self.monitor} of the validation windows is {score} in epoch "
+                f"{net.history[-1, 'epoch']}. "
+                + (
+                    f"Training diverged at lr={net.lr}: use a smaller lr."
+                    if self.monitor == "valid_loss"
+                    else "They hold too few classes for it: use monitor='valid_loss', "
+                    "or groups that each hold every class."
+                )
+            )
+        super().on_epoch_end(net, **kwargs)
 
 
 class EpochBar(Callback):
@@ -293,11 +361,15 @@ class EpochBar(Callback):
         del self.bar_
 
 
+# torch's random state belongs to all threads: seeded blocks take turns.
+_RANDOM_STATE = RLock()
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Run a block from a seed, and leave torch's random state as it was."""
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=cuda):
+    with _RANDOM_STATE, torch.random.fork_rng(devices=cuda):
         torch.manual_seed(seed)
         yield
 

@@ -5,6 +5,7 @@ Figure; it never shows it. Must not know networks (no torch).
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import cast
 
 import matplotlib as mpl
@@ -45,7 +46,7 @@ def plot_scores(
     events : sequence of (onset, end)
         True events in seconds.
     picks : sequence of str | None
-        Channels to draw; None draws at most eight.
+        Channels to draw, in volts; None draws at most eight of the EEG.
     threshold : float | None
         Drawn as a dotted line, where given.
     axes : sequence of two Axes | None
@@ -77,18 +78,19 @@ def plot_scores(
             label = "true event" if i == 0 and axis is lower else None
             axis.axvspan(onset, end, color=_TRUTH, alpha=0.35, lw=0, label=label)
         axis.spines[["top", "right"]].set_visible(False)
+        axis.set_xlim(raw.times[0], raw.times[-1])
 
-    names = list(picks) if picks is not None else raw.ch_names[:8]
+    eeg_rows = mne.pick_types(raw.info, eeg=True)[:8]
+    names = list(picks) if picks is not None else [raw.ch_names[i] for i in eeg_rows]
     signals = raw.get_data(names, units="uV")
     gap = 2 * float(np.quantile(np.abs(signals), 0.99)) or 1.0
     for i, signal in enumerate(signals):
         eeg.plot(raw.times, signal - i * gap, color="0.25", lw=0.3)
     eeg.set_yticks(-gap * np.arange(len(names)), names)
     eeg.set_ylabel(f"rows {gap:.0f} µV apart")
-    eeg.margins(x=0)
     eeg.set_title("EEG", loc="left")
 
-    for (name, values), colour in zip(scores.items(), _COLOURS, strict=False):
+    for (name, values), colour in zip(scores.items(), cycle(_COLOURS), strict=False):
         x, y = _with_gaps(centres, np.asarray(values, float))
         lower.plot(x, y, color=colour, lw=1.3, label=name)
     if threshold is not None:

@@ -88,11 +88,14 @@ class Windows:
         Event codes of Epochs, targets of datasets; None where there are none.
     signal : SignalParams
         What the windows are.
+    microvolts : bool
+        Whether volts were read as µV.
     """
 
     data: NDArray[np.float32] | DatasetWindows
     labels: NDArray[Any] | None
     signal: SignalParams
+    microvolts: bool
 
 
 def read_windows(
@@ -101,6 +104,7 @@ def read_windows(
     sfreq: float | None = None,
     picks: Any = None,
     exclude: Any = "bads",
+    labels: bool = True,
 ) -> Windows:
     """Read windows as an estimator fits on them.
 
@@ -111,6 +115,8 @@ def read_windows(
         dropped, in a copy; the windows of datasets are read when they are asked for.
     sfreq, picks, exclude
         As for :func:`braindecode_biot.signal.signal_params`.
+    labels : bool
+        Whether the windows' own labels are wanted.
 
     Returns
     -------
@@ -125,8 +131,8 @@ def read_windows(
     """
     with mne.utils.use_log_level("error"):
         sources = open_sources(_loaded(X), picks, exclude)
-        labels = labels_of(sources)
-        signal = describe(sources, labels, sfreq=sfreq)
+        own = labels_of(sources) if labels else None
+        signal = describe(sources, own, sfreq=sfreq)
         data: NDArray[np.float32] | DatasetWindows
         if isinstance(sources[0].data, np.ndarray):
             data = sources[0].data.astype(np.float32, copy=False)
@@ -134,7 +140,8 @@ def read_windows(
             data = _read_epochs(sources)
         else:
             data = DatasetWindows(sources)
-    return Windows(data, labels, signal)
+    microvolts = isinstance(sources[0].data, mne.BaseEpochs)
+    return Windows(data, own, signal, microvolts)
 
 
 def check_finite(

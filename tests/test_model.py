@@ -89,7 +89,7 @@ def test_nan_and_inf_never_reach_a_logit(model, x, value):
 def test_huge_but_finite_values_are_no_inf(model):
     # Their sum overflows, which must not be mistaken for bad data.
     x = torch.full((2, 3, 400), 3e38) * torch.rand(2, 3, 400)
-    model(x)
+    assert torch.isfinite(model(x)).all()
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,10 @@ def test_huge_but_finite_values_are_no_inf(model):
         ({"sfreq": None}, "sfreq could not be inferred"),
         ({"input_window_seconds": 3}, "n_times=400 different from input_window"),
         ({"n_times": 50}, "shorter than one token of 100 samples"),
-        ({"hop_length": 401}, "hop_length=401 is larger than the window"),
+        ({"hop_length": 401}, "hop_length=401 is larger than the token size of 100"),
         ({"att_num_heads": 3}, "emb_size=16 and att_num_heads=3"),
+        ({"n_outputs": 0}, "n_outputs must be at least 1, got 0"),
+        ({"token_size": "one second"}, "token_size must be a whole number ≥ 1"),
         ({"input_scaling": "std"}, "input_scaling is 'q95' or None, got 'std'"),
     ],
 )
@@ -193,3 +195,20 @@ def test_numpy_scalars_stay_in_the_configuration_beside_huggingface_hub():
     config = BesideHub(n_outputs=np.int64(3), n_chans=2, n_times=400).get_config()
     assert config["n_outputs"] == 3
     assert type(config["n_outputs"]) is int
+
+
+def test_a_burst_in_next_to_nothing_gives_finite_logits(model, x):
+    # Such as the tail of a filter behind a recording that was padded with zeros.
+    x[1, 1] *= 1e-22
+    x[1, 1, 50:55] = 50
+    assert torch.isfinite(model(x)).all()
+
+
+def test_a_whole_hop_may_be_a_float(x):
+    model = BIOT(**{**SMALL, "hop_length": 50.0})
+    assert type(model.hop_length) is int
+    assert model(x).shape == (5, 2)
+
+
+def test_the_meta_device_tells_shapes(model, x):
+    assert model.to("meta")(x.to("meta")).shape == (5, 2)

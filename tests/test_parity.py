@@ -11,7 +11,7 @@ from braindecode.models import BIOT as HostBIOT
 from torch import Tensor, nn
 
 from braindecode_biot import BIOT
-from braindecode_biot.tokens import frame, scale_q95, spectra
+from braindecode_biot.tokens import frame, spectra
 from braindecode_biot.weights import braindecode_names, to_braindecode
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -122,19 +122,6 @@ def test_every_gradient_equals_braindecode(name, dtype):
         error = (mine[names[name]].grad - p.grad).abs().max()
         own = TOLERANCE[dtype] * p.grad.abs().max()
         assert error <= max(own, TOLERANCE[dtype] * 1e-2 * largest), name
-
-
-def test_frames_are_those_of_the_stft():
-    x = torch.arange(20.0).reshape(2, 10)
-    frames = frame(x, token_size=4, hop_length=3)
-    assert frames.shape == (2, 3, 4)
-    assert frames[1, 2].tolist() == [16.0, 17.0, 18.0, 19.0]
-
-
-def test_scaling_equals_numpy_quantile():
-    x = torch.randn(4, 3, 501, dtype=torch.float64)
-    q = np.quantile(x.abs().numpy(), 0.95, axis=-1, keepdims=True)
-    np.testing.assert_allclose(scale_q95(x), x.numpy() / q, rtol=1e-12)
 
 
 @pytest.mark.parametrize("emb_size", [16, 256])

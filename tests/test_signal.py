@@ -290,3 +290,18 @@ class TestMatchSignal:
     def test_duplicates_on_the_fitted_side(self):
         with pytest.raises(ValueError, match="occur twice"):
             match_signal(self.signal(["C3", "C3"]), self.signal())
+
+
+class TestTargets:
+    def test_one_column_is_as_none(self):
+        y = np.array([["a"], ["b"], ["a"], ["b"]])
+        assert signal_params(make_epochs(), y=y)["n_outputs"] == 2
+
+    @pytest.mark.parametrize("y", [[0, 1, np.nan, 1], ["a", None, "b", "a"]])
+    def test_missing_ones_are_refused(self, y):
+        with pytest.raises(ValueError, match="y has missing entries"):
+            signal_params(make_epochs(), y=y)
+
+    def test_another_number_is_refused(self):
+        with pytest.raises(ValueError, match="y has 3 entries for 4 windows"):
+            signal_params(make_epochs(), y=[1, 2, 1])

@@ -31,7 +31,8 @@ def test_scores_events_and_labels_are_drawn(raw):
     np.testing.assert_allclose(lines["a"].get_ydata(), scores["a"])
     names = [text.get_text() for text in lower.get_legend().get_texts()]
     assert names == ["true event", "a", "b"]
-    assert "s" in lower.get_xlabel()
+    assert lower.get_xlabel() == "time (s)"
+    assert lower.get_xlim() == (0, raw.times[-1])
 
 
 def test_no_line_is_drawn_across_a_gap(raw):
@@ -44,6 +45,17 @@ def test_no_line_is_drawn_across_a_gap(raw):
 
 def test_at_most_eight_channels_unless_picked(raw):
     assert len(plot_scores(raw, TIMES, {}).axes[0].lines) == 8
+
+
+def test_only_eeg_is_drawn_unless_picked(raw):
+    raw = raw.copy().set_channel_types({"C0": "mag", "C1": "stim"}, verbose="error")
+    labels = plot_scores(raw, TIMES, {}).axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == [f"C{i}" for i in range(2, 10)]
+
+
+def test_every_model_is_drawn(raw):
+    scores = {f"m{i}": np.zeros(len(TIMES)) for i in range(6)}
+    assert len(plot_scores(raw, TIMES, scores).axes[1].lines) == 6
 
 
 def test_axes_may_be_given(raw):

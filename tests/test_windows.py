@@ -402,3 +402,27 @@ class TestCheckFinite:
     def test_long_lists_are_cut(self):
         with pytest.raises(ValueError, match=r"X .*\(0, 1, 2, 3, 4, \.\.\.\).*\(0\)"):
             check_finite(np.full((9, 1, 2), np.nan))
+
+
+class TestEventCodes:
+    """Labels of several Epochs are the codes, which must mean the same in all."""
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            ({"left": 1, "right": 2}, {"right": 1, "left": 2}),
+            ({"left": 1, "right": 2}, {"rest": 1, "right": 2}),
+        ],
+        ids=["swapped", "another-name"],
+    )
+    def test_contradictions_are_refused(self, first, second):
+        epochs = [make_epochs(codes=(1, 2)) for _ in range(2)]
+        epochs[0].event_id, epochs[1].event_id = first, second
+        with pytest.raises(ValueError, match=r"item 1 has the event .* same event_id"):
+            read_windows(epochs)
+        assert read_windows(epochs, labels=False).labels is None
+
+    def test_a_code_may_be_named_in_some_only(self):
+        epochs = [make_epochs(codes=(1, 2)) for _ in range(2)]
+        epochs[0].event_id = {"left": 1, "right": 2}
+        assert read_windows(epochs).labels.tolist() == [1, 2, 1, 2]
