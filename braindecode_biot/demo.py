@@ -73,7 +73,7 @@ def run(folder: Path, say: Callable[[str], None] = print, verbose: int = 1) -> N
         for name, model in models.items():
             model.fit(epochs[train], windows.seizure[train].to_numpy())
             windows.loc[test, name] = model.predict_proba(epochs[test])[:, 1]
-    tested = windows.dropna(subset=list(models))
+    tested = windows.dropna(subset=list(models)).astype({"left_out": int})
     say("\n" + table(tested, seizures, list(models)) + "\n")
 
     folder.mkdir(parents=True, exist_ok=True)
