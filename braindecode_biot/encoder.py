@@ -30,7 +30,8 @@ class LinearAttention(nn.Module):
         \mathrm{out} = \frac{\mathrm{softmax}_d(Q)}{\sqrt d}
         \left(\mathrm{softmax}_n(K)^\top V\right)
 
-    so that no :math:`n \times n` matrix is ever formed.
+    so that no :math:`n \times n` matrix is ever formed. Tokens that are absent have no
+    share in the softmax over the sentence: the others read as if they were alone.
 
     Parameters
     ----------
@@ -61,13 +62,15 @@ class LinearAttention(nn.Module):
         self.out = nn.Linear(emb_size, emb_size)
         self.dropout = nn.Dropout(drop_prob)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """Let each token read the sentence.
 
         Parameters
         ----------
         x : Tensor, shape (batch, n_tokens, emb_size)
             Sentences of tokens.
+        present : Tensor of bool, shape (batch, n_tokens) | None
+            Tokens that are there; None if all are.
 
         Returns
         -------
@@ -78,6 +81,8 @@ class LinearAttention(nn.Module):
             rearrange(layer(x), "b n (h d) -> b h n d", h=self.n_heads)
             for layer in (self.query, self.key, self.value)
         )
+        if present is not None:
+            k = k.masked_fill(~present[:, None, :, None], -math.inf)
         q = q.softmax(-1) / math.sqrt(q.shape[-1])
         context = k.softmax(-2).mT.to(v.dtype) @ v
         read = rearrange(q.to(v.dtype) @ context, "b h n d -> b n (h d)")
@@ -113,9 +118,12 @@ class EncoderLayer(nn.Module):
             nn.Linear(4 * emb_size, emb_size),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform a sentence, shape (batch, n_tokens, emb_size) in and out."""
-        x = x + self.attention(self.attention_norm(x))
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """Transform a sentence, shape (batch, n_tokens, emb_size) in and out.
+
+        ``present`` is as for :meth:`LinearAttention.forward`.
+        """
+        x = x + self.attention(self.attention_norm(x), present)
         out: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
         return out
 
@@ -143,19 +151,24 @@ class Encoder(nn.Module):
             EncoderLayer(emb_size, n_heads, drop_prob) for _ in range(n_layers)
         )
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
         """Embed sentences.
 
         Parameters
         ----------
         tokens : Tensor, shape (batch, n_tokens, emb_size)
-            Sentences of tokens.
+            Sentences of tokens; what stands for absent ones must be finite.
+        present : Tensor of bool, shape (batch, n_tokens) | None
+            Tokens that are there, at least one in each sentence; None if all are.
 
         Returns
         -------
         Tensor, shape (batch, emb_size)
-            One embedding per sentence.
+            One embedding per sentence, of the tokens that are there.
         """
         for layer in self.layers:
-            tokens = layer(tokens)
-        return tokens.mean(1)
+            tokens = layer(tokens, present)
+        if present is None:
+            return tokens.mean(1)
+        total = tokens.masked_fill(~present[..., None], 0).sum(1)
+        return total / present.sum(1, keepdim=True)

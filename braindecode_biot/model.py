@@ -1,11 +1,12 @@
 """BIOT as a braindecode model: tokens, encoder and head put together.
 
-Composition only. What a token is stands in ``tokens``, what the transformer does in
-``encoder``, and the names of weights elsewhere in ``weights``.
+Composition only. What a token is stands in ``tokens``, which channel is which in
+``channel_rows``, what the transformer does in ``encoder``, and the names of weights
+elsewhere in ``weights``.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,8 @@ import torch
 from braindecode.models.base import EEGModuleMixin
 from torch import Tensor, nn
 
+from braindecode_biot.channel_rows import ChannelRows
+from braindecode_biot.channels import vocabulary
 from braindecode_biot.encoder import Encoder
 from braindecode_biot.tokens import (
     TokenEmbedding,
@@ -20,6 +23,8 @@ from braindecode_biot.tokens import (
     frame,
     scale_q95,
     spectra,
+    trim,
+    whole_frames,
 )
 from braindecode_biot.weights import braindecode_names, drop_position_table
 
@@ -68,6 +73,15 @@ class BIOT(EEGModuleMixin, nn.Module):
         absolute value, as in the official pipeline; the unit of the input then does
         not matter. ``braindecode.models.BIOT`` does not: for weights that were trained
         with it on unscaled input, use None.
+    channel_names : "tcp-16" | "tcp-18" | list of str | None
+        Vocabulary: the name of each row of the table of channel tokens. A channel then
+        takes its row by its name in ``chs_info``, wherever it stands in the window;
+        ``chs_info`` may have any of the names, in any order. The two known vocabularies
+        are those of the published weights. None goes by place, as braindecode does.
+    missing : "raise" | "mask"
+        What NaN means. With "mask" it marks samples that are missing: the model leaves
+        out each token that touches one, exactly, and takes windows of any length from
+        one token on, padded to a common length with NaN. With "raise" it is an error.
     activation : type of nn.Module
         Activation in front of the head's linear layer.
     drop_prob : float
@@ -79,8 +93,8 @@ class BIOT(EEGModuleMixin, nn.Module):
     ------
     ValueError
         If signal parameters are missing and cannot be inferred or contradict each
-        other, the token size and hop do not fit the window, or ``att_num_heads``
-        does not divide ``emb_size``.
+        other, the token size and hop do not fit the window, ``att_num_heads`` does
+        not divide ``emb_size``, or ``channel_names`` lack a channel.
 
     References
     ----------
@@ -95,6 +109,17 @@ class BIOT(EEGModuleMixin, nn.Module):
     >>> model = BIOT(n_chans=16, n_outputs=2, n_times=2000, sfreq=200)
     >>> model(torch.randn(8, 16, 2000)).shape
     torch.Size([8, 2])
+
+    Any of the channels that the published weights know, whole or in part:
+
+    >>> model = BIOT(
+    ...     channel_names="tcp-18", missing="mask", n_outputs=2, n_times=2000
+    ... )
+    >>> x = torch.randn(8, 18, 2000)
+    >>> x[:, :16] = torch.nan  # only C3-A2 and C4-A1 were recorded
+    >>> x[0, :, 1200:] = torch.nan  # and this window is shorter
+    >>> model(x).isfinite().all()
+    tensor(True)
     """
 
     # What the host sets, and torch's __getattr__ would hide from the type checker.
@@ -132,10 +157,14 @@ class BIOT(EEGModuleMixin, nn.Module):
         *,
         token_size: int | None = None,
         input_scaling: Literal["q95"] | None = "q95",
+        channel_names: str | Sequence[str] | None = None,
+        missing: Literal["raise", "mask"] = "raise",
         activation: type[nn.Module] = nn.ELU,
         drop_prob: float = 0.1,
         att_layer_drop_prob: float = 0.2,
     ) -> None:
+        if channel_names is not None and n_chans is None and chs_info is None:
+            n_chans = len(vocabulary(channel_names))
         super().__init__(
             n_outputs=n_outputs,
             n_chans=n_chans,
@@ -144,7 +173,10 @@ class BIOT(EEGModuleMixin, nn.Module):
             input_window_seconds=input_window_seconds,
             sfreq=sfreq,
         )
+        channels = ChannelRows(self.n_chans, chs_info, channel_names)
         del n_outputs, n_chans, chs_info, n_times, input_window_seconds, sfreq
+        if missing not in ("raise", "mask"):
+            raise ValueError(f"missing is 'raise' or 'mask', got {missing!r}.")
         if input_scaling not in ("q95", None):
             raise ValueError(f"input_scaling is 'q95' or None, got {input_scaling!r}.")
         if self.n_outputs < 1:
@@ -155,14 +187,17 @@ class BIOT(EEGModuleMixin, nn.Module):
         self.n_layers = n_layers
         self.return_feature = return_feature
         self.input_scaling = input_scaling
+        self.channel_names = channels.names
+        self.missing = missing
         self.activation = activation
         self.token_size, self.n_frames = check_geometry(
             self.n_times, self.sfreq, token_size, hop_length
         )
         self.hop_length = int(hop_length)
 
+        self.channels = channels
         self.tokens = TokenEmbedding(
-            emb_size, self.n_chans, self.n_frames, self.token_size, drop_prob
+            emb_size, channels.n_rows, self.n_frames, self.token_size, drop_prob
         )
         self.encoder = Encoder(emb_size, att_num_heads, n_layers, att_layer_drop_prob)
         self.final_layer = self._head()
@@ -170,17 +205,31 @@ class BIOT(EEGModuleMixin, nn.Module):
         self.mapping = braindecode_names(n_layers)
 
     def forward(
-        self, x: Tensor, return_features: bool = False
+        self,
+        x: Tensor,
+        return_features: bool = False,
+        *,
+        pos: Tensor | None = None,
+        ch_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor] | dict[str, Tensor | None]:
         """Classify windows.
 
         Parameters
         ----------
         x : Tensor, shape (batch, n_chans, n_times)
-            Windows, in any unit if ``input_scaling`` is on.
+            Windows, in any unit if ``input_scaling`` is on. With ``missing="mask"``
+            NaN is what is missing, and the length is any of a token or more.
         return_features : bool
             Whether to return the embedding in place of the logits, in the host's
             form.
+        pos : Tensor, shape (batch, n_chans, 3) | None
+            Electrode positions in metres, by which the channels of each window are
+            found among those of ``chs_info``: with them a batch may mix recordings
+            with other channels, and more or fewer. As ``set_return_ch_pos`` of
+            braindecode's data sets hands over.
+        ch_mask : Tensor of bool, shape (batch, n_chans) | None
+            True for channels, False for what only pads, which is left out. As
+            :func:`braindecode.datasets.pad_channels_collate` makes.
 
         Returns
         -------
@@ -194,23 +243,38 @@ class BIOT(EEGModuleMixin, nn.Module):
         TypeError
             If ``x`` is not a floating-point tensor.
         ValueError
-            If ``x`` has another shape than the model was made for, is empty, or
-            holds NaN or inf.
+            If ``x`` has another shape than the model was made for, is empty, holds inf,
+            or NaN where it is not masked, a window has no whole token at all, or
+            ``pos`` tells channels apart that the model does not know. Values cannot be
+            checked in a compiled graph: logits are NaN there instead.
         """
-        self._check_input(x)
-        embedding = self.encoder(self.tokens(self.spectra(x)))
+        self._check_shapes(x, pos, ch_mask)
+        missing, rows = self._missing(x, ch_mask), self.channels(pos, ch_mask)
+        rows = rows[..., : x.shape[1]]
+        present = None
+        if missing is not None:
+            if _has_values(x):
+                x, missing, rows = trim(x, missing, rows, self.token_size)
+            present = whole_frames(missing, self.token_size, self.hop_length)
+            present = present.flatten(1)
+            _check_tokens(present)
+        tokens = self.tokens(self.spectra(x, missing), rows)
+        embedding = self.encoder(tokens, present)
         if return_features:
             return {"features": embedding, "cls_token": None}
         logits: Tensor = self.final_layer(embedding)
         return (logits, embedding) if self.return_feature else logits
 
-    def spectra(self, x: Tensor) -> Tensor:
+    def spectra(self, x: Tensor, missing: Tensor | None = None) -> Tensor:
         """Scale windows and take the spectra of their frames.
 
         Parameters
         ----------
         x : Tensor, shape (batch, n_chans, n_times)
             Windows.
+        missing : Tensor of bool, shape (batch, n_chans, n_times) | None
+            Samples that are not there; the spectra of frames that touch one say
+            nothing.
 
         Returns
         -------
@@ -220,7 +284,9 @@ class BIOT(EEGModuleMixin, nn.Module):
         """
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.input_scaling == "q95":
-            x = scale_q95(x)
+            x = scale_q95(x, missing)
+        elif missing is not None:
+            x = x.masked_fill(missing, 0)
         return spectra(frame(x, self.token_size, self.hop_length))
 
     def reset_head(self, n_outputs: int) -> None:
@@ -262,31 +328,78 @@ class BIOT(EEGModuleMixin, nn.Module):
             )
         )
 
-    def _check_input(self, x: Tensor) -> None:
+    def _check_shapes(
+        self, x: Tensor, pos: Tensor | None, ch_mask: Tensor | None
+    ) -> None:
         if not x.is_floating_point():
             raise TypeError(
                 f"BIOT takes floating-point windows, got {x.dtype}: use x.float()."
             )
-        expected = (self.n_chans, self.n_times)
-        if x.ndim != 3 or tuple(x.shape[1:]) != expected:
+        lengths = {"raise": str(self.n_times), "mask": f"{self.token_size} or more"}
+        if x.ndim != 3 or not (
+            self._takes_channels(x.shape[1], pos, ch_mask)
+            and self._takes_length(x.shape[2])
+        ):
             raise ValueError(
-                f"Expected windows of shape (batch, n_chans={expected[0]}, "
-                f"n_times={expected[1]}), got {tuple(x.shape)}. Cut or pick the data "
-                "to that, or make a model for it; a single window needs x[None]."
+                f"Expected windows of shape (batch, n_chans={self.n_chans}, "
+                f"n_times={lengths[self.missing]}), got {tuple(x.shape)}. Cut or pick "
+                "the data to that, or make a model for it; a single window needs "
+                "x[None]. Windows with other channels or lengths go into one batch "
+                "with missing='mask', put together by stack_windows."
             )
-        # What depends on values cannot be asked in a compiled or exported graph, nor
-        # of a tensor that has none.
-        if torch.compiler.is_compiling() or x.is_meta:
-            return
+        given = {"pos": (pos, (*x.shape[:2], 3)), "ch_mask": (ch_mask, x.shape[:2])}
+        for name, (beside, shape) in given.items():
+            if beside is not None and beside.shape != shape:
+                raise ValueError(
+                    f"Expected {name} of shape {tuple(shape)} for windows of shape "
+                    f"{tuple(x.shape)}, got {tuple(beside.shape)}."
+                )
+        if ch_mask is not None and ch_mask.dtype != torch.bool:
+            raise ValueError(
+                f"Expected ch_mask of bool, True for channels, got {ch_mask.dtype}."
+            )
+
+    def _takes_length(self, n_times: int) -> bool:
+        if self.missing == "mask":
+            return n_times >= self.token_size
+        return n_times == self.n_times
+
+    def _takes_channels(
+        self, n_chans: int, pos: Tensor | None, ch_mask: Tensor | None
+    ) -> bool:
+        if pos is not None:  # which tells the channels
+            return True
+        # Padded to the longest of a batch, where place tells the channels.
+        fewer = ch_mask is not None and self.channel_names is None
+        return n_chans == self.n_chans or (fewer and n_chans < self.n_chans)
+
+    def _missing(self, x: Tensor, ch_mask: Tensor | None) -> Tensor | None:
+        """Tell which samples are missing; None where surely none is."""
+        padded = None if ch_mask is None else ~ch_mask[..., None]
+        if not _has_values(x):
+            unknown = x.isnan() if self.missing == "mask" else None
+            if padded is None:
+                return unknown
+            return padded.expand_as(x) if unknown is None else padded | unknown
         if x.shape[0] == 0:
             raise ValueError("Got a batch of no windows.")
-        if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
-            bad = ~torch.isfinite(x).all(-1)
+        if padded is not None and padded.any():
+            x = x.masked_fill(padded, 0)
+        else:
+            padded = None
+        # NaN and inf outlive a sum: sound data cost one pass and no memory.
+        if torch.isfinite(x.sum()) or torch.isfinite(x).all():
+            return None if padded is None else padded.expand_as(x)
+        bad = (x.isinf() if self.missing == "mask" else ~x.isfinite()).any(-1)
+        if bad.any():
+            kind = "inf" if self.missing == "mask" else "NaN or inf"
             raise ValueError(
-                f"NaN or inf in {int(bad.any(1).sum())} of {x.shape[0]} windows, in "
+                f"{kind} in {int(bad.any(1).sum())} of {x.shape[0]} windows, in "
                 f"channels {bad.any(0).nonzero().flatten().tolist()}. Leave out those "
-                "windows or channels, or interpolate them, before the model."
+                "windows or channels, or interpolate them, before the model; or mark "
+                "what is missing with NaN and make the model with missing='mask'."
             )
+        return x.isnan() if padded is None else padded | x.isnan()
 
     def _make_config_plain(self) -> None:
         """Turn NumPy scalars into Python's, for the host drops what JSON cannot hold.
@@ -299,3 +412,22 @@ class BIOT(EEGModuleMixin, nn.Module):
         given.update(plain)
         if hasattr(self, "_hub_mixin_config"):  # where huggingface_hub is installed
             self._hub_mixin_config.update(plain)
+
+
+def _has_values(x: Tensor) -> bool:
+    """Tell whether a tensor's values can be asked.
+
+    They cannot in a compiled or exported graph, nor of a tensor that has none.
+    """
+    return not (torch.compiler.is_compiling() or x.is_meta)
+
+
+def _check_tokens(present: Tensor) -> None:
+    """Refuse windows of which nothing is left, shape (batch, n_tokens)."""
+    if _has_values(present) and not (kept := present.any(1)).all():
+        empty = (~kept).nonzero().flatten().tolist()
+        raise ValueError(
+            f"Every token is missing in {len(empty)} of {len(kept)} windows of the "
+            f"batch: {empty[:5]}. A token is there if none of its samples is NaN. "
+            "Leave out those windows."
+        )

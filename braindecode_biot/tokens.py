@@ -5,6 +5,9 @@ a plain function of tensors or one small module::
 
     windows ─scale_q95─▶ ─frame─▶ ─spectra─▶ ─TokenEmbedding─▶ tokens
 
+What is missing goes beside them, as a mask of samples (:func:`trim` drops what no
+window has) and then of tokens (:func:`whole_frames`).
+
 Must not know recordings (no mne) nor what becomes of the tokens (no encoder).
 """
 
@@ -15,7 +18,15 @@ import torch
 from braindecode.functional import sinusoidal_positional_encoding
 from torch import Tensor, nn
 
-__all__ = ["TokenEmbedding", "check_geometry", "frame", "scale_q95", "spectra"]
+__all__ = [
+    "TokenEmbedding",
+    "check_geometry",
+    "frame",
+    "scale_q95",
+    "spectra",
+    "trim",
+    "whole_frames",
+]
 
 
 def check_geometry(
@@ -79,7 +90,7 @@ def check_geometry(
     return size, 1 + (n_times - size) // hop
 
 
-def scale_q95(x: Tensor) -> Tensor:
+def scale_q95(x: Tensor, missing: Tensor | None = None) -> Tensor:
     r"""Divide each channel by the 95th percentile of its absolute value.
 
     :math:`\tilde x_{c,t} = x_{c,t} / q_{0.95}(|x_{c,\cdot}|)`, percentiles
@@ -90,12 +101,16 @@ def scale_q95(x: Tensor) -> Tensor:
     ----------
     x : Tensor, shape (..., n_times)
         Signals in any unit.
+    missing : Tensor of bool, shape (..., n_times) | None
+        Samples that are not there: percentiles leave them out, as
+        :func:`numpy.nanquantile` does.
 
     Returns
     -------
     Tensor, shape (..., n_times)
         Scaled signals; zeros for a flat channel, and for one that is (next to) zero
         but for fewer than 5 % of its samples, since neither has a scale to divide by.
+        Zeros also for missing samples.
 
     Examples
     --------
@@ -104,18 +119,90 @@ def scale_q95(x: Tensor) -> Tensor:
     True
     """
     n_times = x.shape[-1]
-    rank = 0.95 * (n_times - 1)
-    below = math.floor(rank)
-    # The order statistics at both sides of the rank are the last two of the largest
-    # n_times - below. Selecting these few beats sorting all, and torch.quantile,
+    if missing is None:
+        least, greatest, magnitude = x, x, x.abs()
+        n = torch.full_like(x[..., :1], n_times, dtype=torch.long)
+    else:
+        x = x.masked_fill(missing, 0)
+        least, greatest = (x.masked_fill(missing, end) for end in (math.inf, -math.inf))
+        magnitude = x.abs().masked_fill(missing, -1)  # behind all others
+        n = n_times - missing.sum(-1, keepdim=True)
+    flat = greatest.amax(-1, keepdim=True) <= least.amin(-1, keepdim=True)
+    # The order statistics at both sides of the rank 0.95 (n - 1) are among the n -
+    # floor(rank) largest. Selecting these few beats sorting all, and torch.quantile,
     # which also refuses more than 16 million elements.
-    largest = x.abs().topk(n_times - below, dim=-1).values
-    lower, upper = largest[..., -1:], largest[..., -2:-1] if n_times > 1 else largest
-    q95 = torch.lerp(lower, upper, rank - below)
-    flat = x.amax(-1, keepdim=True) == x.amin(-1, keepdim=True)
+    largest = magnitude.topk(n_times - 19 * (n_times - 1) // 20, dim=-1).values
+    twentieths = 19 * (n - 1).clamp(min=0)
+    lower = n - 1 - twentieths // 20
+    order = torch.cat([lower, lower - 1], -1).clamp(min=0)
+    lower, upper = largest.gather(-1, order).chunk(2, -1)
+    q95 = torch.lerp(lower, upper, (twentieths % 20).to(x.dtype) / 20)
     # Dividing by the rounding noise of a filter's tail would only overflow later.
     next_to_zero = q95 <= 1e-9 * largest[..., :1]
     return x / q95.masked_fill(flat | next_to_zero, math.inf)
+
+
+def trim(
+    x: Tensor, missing: Tensor, rows: Tensor, least: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Leave out what no window of the batch has, for speed.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, n_chans, n_times)
+        Windows.
+    missing : Tensor of bool, shape (batch, n_chans, n_times)
+        Samples that are not there.
+    rows : Tensor of int, shape (n_chans,) or (batch, n_chans)
+        Rows of the channels in the table of channel tokens.
+    least : int
+        Samples to keep at least.
+
+    Returns
+    -------
+    x, missing, rows : Tensor
+        Without channels, and without samples at the end, that are missing in all
+        windows; at least one channel stays.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[[1.0, 2.0, torch.nan], [torch.nan] * 3]])
+    >>> trim(x, x.isnan(), torch.tensor([0, 1]), least=1)
+    (tensor([[[1., 2.]]]), tensor([[[False, False]]]), tensor([0]))
+    """
+    there = ~missing.all(0)
+    chans = there.any(1).nonzero().flatten()
+    if not len(chans):
+        chans = chans.new_zeros(1)
+    times = there.any(0).nonzero().flatten()
+    stop = max(least, int(times[-1]) + 1 if len(times) else 0)
+    if len(chans) < x.shape[1]:
+        x, missing, rows = x[:, chans], missing[:, chans], rows[..., chans]
+    return x[..., :stop], missing[..., :stop], rows
+
+
+def whole_frames(missing: Tensor, token_size: int, hop_length: int) -> Tensor:
+    """Tell which frames touch no missing sample.
+
+    Parameters
+    ----------
+    missing : Tensor of bool, shape (..., n_times)
+        Samples that are not there.
+    token_size, hop_length : int
+        As for :func:`frame`.
+
+    Returns
+    -------
+    Tensor of bool, shape (..., n_frames)
+        Frames that are whole.
+
+    Examples
+    --------
+    >>> missing = torch.tensor([False, False, False, False, True, False])
+    >>> whole_frames(missing, token_size=2, hop_length=1)
+    tensor([ True,  True,  True, False, False])
+    """
+    return ~frame(missing, token_size, hop_length).any(-1)
 
 
 def frame(x: Tensor, token_size: int, hop_length: int) -> Tensor:
@@ -178,10 +265,11 @@ class TokenEmbedding(nn.Module):
     ----------
     emb_size : int
         Size of a token.
-    n_chans : int
+    n_rows : int
         Rows of the table of channel tokens.
     n_frames : int
-        Tokens per channel.
+        Tokens per channel for which positions are kept; those of longer windows are
+        computed on the way.
     token_size : int
         Samples per token.
     drop_prob : float
@@ -193,14 +281,14 @@ class TokenEmbedding(nn.Module):
     def __init__(
         self,
         emb_size: int,
-        n_chans: int,
+        n_rows: int,
         n_frames: int,
         token_size: int,
         drop_prob: float = 0.1,
     ) -> None:
         super().__init__()
         self.projection = nn.Linear(token_size // 2 + 1, emb_size)
-        self.channel_tokens = nn.Embedding(n_chans, emb_size)
+        self.channel_tokens = nn.Embedding(n_rows, emb_size)
         self.register_buffer(
             "position",
             sinusoidal_positional_encoding(n_frames, emb_size),
@@ -208,20 +296,26 @@ class TokenEmbedding(nn.Module):
         )
         self.dropout = nn.Dropout(drop_prob)
 
-    def forward(self, spectra: Tensor) -> Tensor:
+    def forward(self, spectra: Tensor, rows: Tensor) -> Tensor:
         """Embed spectra.
 
         Parameters
         ----------
         spectra : Tensor, shape (batch, n_chans, n_frames, token_size // 2 + 1)
             Magnitude spectra.
+        rows : Tensor of int, shape (n_chans,) or (batch, n_chans)
+            Rows of the channels in the table of channel tokens.
 
         Returns
         -------
         Tensor, shape (batch, n_chans * n_frames, emb_size)
             Tokens.
         """
-        place = self.channel_tokens.weight[:, None] + self.position
+        n_frames, position = spectra.shape[-2], self.position
+        if n_frames > len(position):
+            longer = sinusoidal_positional_encoding(n_frames, position.shape[1])
+            position = longer.to(position)
+        place = self.channel_tokens(rows).unsqueeze(-2) + position[:n_frames]
         content = self.projection(spectra.to(self.projection.weight.dtype))
         tokens: Tensor = self.dropout(content + place)
         return tokens.flatten(1, 2)

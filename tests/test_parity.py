@@ -11,6 +11,7 @@ from braindecode.models import BIOT as HostBIOT
 from torch import Tensor, nn
 
 from braindecode_biot import BIOT
+from braindecode_biot.channels import TCP16, VOCABULARIES, canonical
 from braindecode_biot.tokens import frame, spectra
 from braindecode_biot.weights import braindecode_names, to_braindecode
 
@@ -145,20 +146,24 @@ def official_to_host(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("name", "channels"),
-    [("encoder_16ch_10s", None), ("encoder_18ch_offset16_30s", 16)],
+    ("name", "vocabulary", "channels"),
+    [
+        ("encoder_16ch_10s", "tcp-16", TCP16),
+        # The same table of 18 channels, with only the last two in the windows.
+        ("encoder_18ch_offset16_30s", "tcp-18", ("C3-A2", "C4-A1")),
+        ("encoder_18ch_offset16_30s", "tcp-18", ("EEG C3-M2", "EEG C4-M1")),
+    ],
 )
-def test_official_encoders_come_out(reference, name, channels):
+def test_official_encoders_come_out(reference, name, vocabulary, channels):
     state = torch.load(reference / f"{name}.ckpt", weights_only=True)
     data = np.load(reference / f"{name}.npz")
     x, y = torch.from_numpy(data["x"]), torch.from_numpy(data["y"])
     table = state["channel_tokens.weight"]
-    first = channels or 0
-    state["channel_tokens.weight"] = table[first : first + x.shape[1]]
     model = BIOT(
         emb_size=table.shape[1],
         n_layers=1 + max(int(k.split(".")[3]) for k in state if "layers.layers" in k),
-        n_chans=x.shape[1],
+        channel_names=vocabulary,
+        chs_info=[{"ch_name": name} for name in channels],
         n_times=x.shape[2],
         n_outputs=1,
         input_scaling=None,
@@ -170,6 +175,22 @@ def test_official_encoders_come_out(reference, name, channels):
     ]
     assert not report.unexpected_keys
     close(model(x, return_features=True)["features"], y)
+
+    # The whole vocabulary with NaN where there is no channel, the order turned round.
+    names = VOCABULARIES[vocabulary][::-1]
+    masked = BIOT.from_config(
+        model.get_config()
+        | {
+            "chs_info": [{"ch_name": name} for name in names],
+            "n_chans": len(names),
+            "missing": "mask",
+        }
+    ).eval()
+    masked.load_state_dict(model.state_dict())
+    whole = torch.full((len(x), len(names), x.shape[2]), torch.nan)
+    for i, name in enumerate(map(canonical, channels)):
+        whole[:, names.index(name)] = x[:, i]
+    close(masked(whole, return_features=True)["features"], y)
 
 
 def test_official_classifier_comes_out(reference):

@@ -98,22 +98,34 @@ def test_a_sine_stands_in_its_own_bin():
 
 def test_tokens_are_content_plus_channel_plus_position():
     embedding = TokenEmbedding(
-        emb_size=8, n_chans=3, n_frames=4, token_size=10, drop_prob=0
+        emb_size=8, n_rows=5, n_frames=4, token_size=10, drop_prob=0
     )
-    s = torch.rand(2, 3, 4, 6)
-    tokens = embedding(s).reshape(2, 3, 4, 8)
-    for channel in range(3):
-        for time in range(4):
-            expected = (
-                embedding.projection(s[:, channel, time])
-                + embedding.channel_tokens.weight[channel]
-                + embedding.position[time]
-            )
-            torch.testing.assert_close(tokens[:, channel, time], expected)
+    s, rows = torch.rand(2, 3, 4, 6), torch.tensor([[4, 0, 1], [1, 2, 3]])
+    tokens = embedding(s, rows).reshape(2, 3, 4, 8)
+    for window in range(2):
+        for channel in range(3):
+            for time in range(4):
+                expected = (
+                    embedding.projection(s[window, channel, time])
+                    + embedding.channel_tokens.weight[rows[window, channel]]
+                    + embedding.position[time]
+                )
+                torch.testing.assert_close(tokens[window, channel, time], expected)
+
+
+def test_positions_go_on_behind_the_table():
+    short, long = (
+        TokenEmbedding(8, n_rows=2, n_frames=n, token_size=10, drop_prob=0)
+        for n in (3, 7)
+    )
+    short.load_state_dict(long.state_dict())
+    s = torch.rand(1, 2, 7, 6)
+    rows = torch.arange(2)
+    torch.testing.assert_close(short(s, rows), long(s, rows))
 
 
 def test_the_position_table_is_not_a_stored_weight():
-    state = TokenEmbedding(8, n_chans=2, n_frames=3, token_size=10).state_dict()
+    state = TokenEmbedding(8, n_rows=2, n_frames=3, token_size=10).state_dict()
     assert set(state) == {
         "projection.weight", "projection.bias", "channel_tokens.weight"
     }  # fmt: skip

@@ -1,0 +1,291 @@
+"""Names of electrodes and derivations, and the channels of the pretrained weights.
+
+Owns what a channel's name says (:func:`parse`), the one name that all its spellings
+share (:func:`canonical`), and vocabularies of channels: :data:`TCP16` and
+:data:`TCP18`, in the order of the pretrained weights' channel tokens. Pure text: must
+not import torch, mne or another module of the package.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Final, NamedTuple
+
+__all__ = [
+    "TCP16",
+    "TCP18",
+    "VOCABULARIES",
+    "Derivation",
+    "Electrode",
+    "canonical",
+    "parse",
+    "rows_in",
+    "vocabulary",
+]
+
+#: Channels of the weights pretrained on PREST: temporal and parasagittal chains.
+TCP16: Final = (
+    *("FP1-F7", "F7-T7", "T7-P7", "P7-O1"),
+    *("FP2-F8", "F8-T8", "T8-P8", "P8-O2"),
+    *("FP1-F3", "F3-C3", "C3-P3", "P3-O1"),
+    *("FP2-F4", "F4-C4", "C4-P4", "P4-O2"),
+)
+#: Channels of the weights pretrained on SHHS and PREST, or on six data sets.
+TCP18: Final = (*TCP16, "C3-A2", "C4-A1")
+#: What :func:`vocabulary` knows by name.
+VOCABULARIES: Final[Mapping[str, tuple[str, ...]]] = {"tcp-16": TCP16, "tcp-18": TCP18}
+
+# The positions of the 10-5 system (Oostenveld and Praamstra 2001,
+# doi:10.1016/S1388-2457(00)00527-7), row by row: on the sides, on the vault, on rows
+# that have only one name for both, and where the row is short. Then what it lacks: old
+# names, ears and mastoids, and electrodes outside the grid.
+_ELECTRODE = (
+    r"(?:(?:FFT|FTT|TTP|TPP|FT|TP|T)(?:[789]|10)H?"
+    r"|(?:FFC|FCC|CCP|CPP|FC|CP|C)(?:[1-6]H?|Z)"
+    r"|(?:AFP|AFF|PPO|POO|AF|PO|F|P)(?:(?:10|[1-9])H?|Z)"
+    r"|(?:FP|OI|O|I)(?:[12]H?|Z)"
+    r"|T[1-6]|[AM][12]|NZ|O9|O10|SP[12]|PG[12]|CB[12])"
+)
+_RENAMED = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8", "M1": "A1", "M2": "A2"}
+# References that are no electrode. "LE" is the ears (or mastoids) linked.
+_REFERENCES = {
+    **dict.fromkeys(["REF"], "REF"),
+    **dict.fromkeys(["LE", "LER", "CLE", "LM", "A1A2", "A1+A2", "M1M2", "M1+M2"], "LE"),
+    **dict.fromkeys(["AVG", "AVE", "AV", "AR", "CAR"], "AVG"),
+}
+_ANY_REFERENCE = "|".join(map(re.escape, _REFERENCES))
+_NAME = re.compile(
+    r"\s*(?:(?:EEG|POL)[\s:._-]*)*"  # what EDF writers put before it
+    rf"(?P<anode>{_ELECTRODE})"
+    r"(?:\s*[-‐‑‒–—−_:/]\s*"
+    rf"(?:(?P<cathode>{_ELECTRODE})|(?P<reference>{_ANY_REFERENCE})))?"
+    r"(?:-\d+)?"  # MNE numbers names that occur twice
+    r"[\s.]*",  # and some writers fill them up with dots
+    re.IGNORECASE | re.ASCII,  # without ASCII, "ſp1" would be "SP1"
+)
+
+
+class Electrode(NamedTuple):
+    """One electrode, against a reference that is no electrode.
+
+    Attributes
+    ----------
+    name : str
+        Its canonical name, such as ``"FP1"``.
+    reference : str or None
+        The reference that the channel's name tells: ``"REF"``, ``"LE"`` (linked ears
+        or mastoids) or ``"AVG"``; None where it tells none.
+    """
+
+    name: str
+    reference: str | None = None
+
+    def __str__(self) -> str:
+        """Give the canonical name, which is without the reference."""
+        return self.name
+
+
+class Derivation(NamedTuple):
+    """The potential of one electrode minus that of another.
+
+    Attributes
+    ----------
+    anode, cathode : str
+        Canonical names of the two electrodes.
+    """
+
+    anode: str
+    cathode: str
+
+    def __str__(self) -> str:
+        """Give the canonical name."""
+        return f"{self.anode}-{self.cathode}"
+
+
+def parse(name: str) -> Electrode | Derivation | None:
+    """Read what a channel's name says.
+
+    Electrodes are those of the 10-20, 10-10 and 10-5 systems, with ears (``A1``) or
+    mastoids (``M1``), which count as the same, and a few outside the grid (``SP1``,
+    ``PG1``, ``CB1``). Letter case, ``EEG`` and ``POL`` in front, dots behind, MNE's
+    running numbers (``T8-P8-0``) and the kind of dash do not matter.
+
+    Parameters
+    ----------
+    name : str
+        A channel's name in a recording.
+
+    Returns
+    -------
+    Electrode, Derivation or None
+        None where the name is neither.
+
+    Raises
+    ------
+    TypeError
+        ``name`` is no string.
+
+    Examples
+    --------
+    >>> parse("EEG T3-REF")
+    Electrode(name='T7', reference='REF')
+    >>> parse("EEG A2-A1")
+    Derivation(anode='A2', cathode='A1')
+    >>> parse("EOG left")
+    """
+    if not isinstance(name, str):
+        raise TypeError(
+            f"A channel is named {name!r}, a {type(name).__name__}, expected a string "
+            "such as 'C3' or 'FP1-F7'."
+        )
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    anode, cathode, reference = match.group("anode", "cathode", "reference")
+    anode = _new_name(anode)
+    if cathode is None:
+        return Electrode(anode, reference and _REFERENCES[reference.upper()])
+    cathode = _new_name(cathode)
+    # An electrode minus itself is no derivation, whatever the channel may hold.
+    return None if anode == cathode else Derivation(anode, cathode)
+
+
+def canonical(name: str) -> str:
+    """Give a channel the one name that all spellings of it share.
+
+    Parameters
+    ----------
+    name : str
+        A channel's name in a recording.
+
+    Returns
+    -------
+    str
+        Of an electrode, its new name in upper case; of a derivation, two of these with
+        a hyphen. The reference of an electrode is left out. Every other name stays as
+        it is, letter case too, but for white space around it.
+
+    Raises
+    ------
+    TypeError
+        ``name`` is no string.
+
+    Examples
+    --------
+    >>> [canonical(name) for name in ["EEG Fp1-LE", "Fc5.", "T3–C3", "C3-M2", " acc_x"]]
+    ['FP1', 'FC5', 'T7-C3', 'C3-A2', 'acc_x']
+    """
+    parsed = parse(name)
+    return name.strip() if parsed is None else str(parsed)
+
+
+def vocabulary(channel_names: str | Sequence[str]) -> list[str]:
+    """Look up a vocabulary by name, or check one's own.
+
+    Parameters
+    ----------
+    channel_names : str or sequence of str
+        ``"tcp-16"`` or ``"tcp-18"``, or the names themselves.
+
+    Returns
+    -------
+    list of str
+        The names in their order, spelled as given.
+
+    Raises
+    ------
+    ValueError
+        There is no vocabulary of that name, or no channel in it, or two names that
+        mean the same channel.
+    TypeError
+        ``channel_names`` is no sequence of strings.
+
+    Examples
+    --------
+    >>> len(vocabulary("tcp-18"))
+    18
+    >>> vocabulary(["acc_x", "acc_y"])
+    ['acc_x', 'acc_y']
+    """
+    if isinstance(channel_names, str):
+        if channel_names.lower() not in VOCABULARIES:
+            known = ", ".join(map(repr, VOCABULARIES))
+            raise ValueError(
+                f"There is no channel vocabulary {channel_names!r}, expected {known}, "
+                "or a list of channel names."
+            )
+        return list(VOCABULARIES[channel_names.lower()])
+    if not isinstance(channel_names, Iterable) or isinstance(
+        channel_names, Set | Mapping | bytes
+    ):
+        raise TypeError(
+            f"The channel names are a {type(channel_names).__name__}, expected "
+            f"{', '.join(map(repr, VOCABULARIES))} or a list of strings, whose order "
+            "counts."
+        )
+    names = list(channel_names)
+    if not names:
+        raise ValueError("The list of channel names is empty, expected at least one.")
+    _by_canonical(names, "The channel vocabulary")
+    return [str(name) for name in names]
+
+
+def rows_in(channel_names: str | Sequence[str], ch_names: Sequence[str]) -> list[int]:
+    """Find the channels of a recording in a vocabulary.
+
+    Parameters
+    ----------
+    channel_names : str or sequence of str
+        The vocabulary, as for :func:`vocabulary`.
+    ch_names : sequence of str
+        Names in the recording, compared by their canonical names.
+
+    Returns
+    -------
+    list of int
+        Of each channel of the recording, its row in the vocabulary.
+
+    Raises
+    ------
+    ValueError
+        The vocabulary lacks a channel, or two names on one side mean the same channel.
+    TypeError
+        A name is no string.
+
+    Examples
+    --------
+    >>> rows_in("tcp-18", ["FP1-F7", "EEG T3-T5"])
+    [0, 2]
+    """
+    names = vocabulary(channel_names)
+    rows = {canonical(name): row for row, name in enumerate(names)}
+    given = _by_canonical(ch_names, "The recording")
+    if unknown := [name for known, name in given.items() if known not in rows]:
+        raise ValueError(
+            f"The channel vocabulary lacks {unknown}. The recording has "
+            f"{list(ch_names)}, the vocabulary {names}. Pick and rename the "
+            "recording's channels (raw.pick, raw.rename_channels), or derive the "
+            "vocabulary's with to_montage."
+        )
+    return [rows[name] for name in given]
+
+
+def _new_name(electrode: str) -> str:
+    name = electrode.upper()
+    return _RENAMED.get(name, name)
+
+
+def _by_canonical(names: Sequence[str], owner: str) -> dict[str, str]:
+    """Map canonical names to the original ones, and require that none recurs."""
+    seen: dict[str, str] = {}
+    for name in names:
+        known = canonical(name)
+        if not known:
+            raise ValueError(f"{owner} has a channel without a name: {name!r}.")
+        if known in seen:
+            raise ValueError(
+                f"{owner} has {seen[known]!r} and {name!r}, which both mean {known!r}, "
+                "expected each channel once. Leave one out (raw.drop_channels) or "
+                "rename it."
+            )
+        seen[known] = name
+    return seen
