@@ -11,15 +11,30 @@ if TYPE_CHECKING:
     from braindecode_biot.datasets import load_absence
     from braindecode_biot.estimators import BIOTClassifier
     from braindecode_biot.model import BIOT
+    from braindecode_biot.montage import ToMontage, montage_report, to_montage
     from braindecode_biot.signal import signal_params
+    from braindecode_biot.windows import stack_windows
 
-__all__ = ["BIOT", "BIOTClassifier", "load_absence", "signal_params"]
+__all__ = [
+    "BIOT",
+    "BIOTClassifier",
+    "ToMontage",
+    "load_absence",
+    "montage_report",
+    "signal_params",
+    "stack_windows",
+    "to_montage",
+]
 
 _MODULES = {
     "BIOT": "model",
     "BIOTClassifier": "estimators",
+    "ToMontage": "montage",
     "load_absence": "datasets",
+    "montage_report": "montage",
     "signal_params": "signal",
+    "stack_windows": "windows",
+    "to_montage": "montage",
 }
 
 

@@ -1,12 +1,14 @@
 """Names of electrodes and derivations, and the channels of the pretrained weights.
 
 Owns what a channel's name says (:func:`parse`), the one name that all its spellings
-share (:func:`canonical`), and vocabularies of channels: :data:`TCP16` and
-:data:`TCP18`, in the order of the pretrained weights' channel tokens. Pure text: must
-not import torch, mne or another module of the package.
+share (:func:`canonical`), vocabularies of channels (:data:`TCP16` and :data:`TCP18`, in
+the order of the pretrained weights' channel tokens), and which channels follow from
+which (:class:`ChannelGraph`). Pure text: must not import torch, mne or another module
+of the package.
 """
 
 import re
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Final, NamedTuple
 
@@ -14,8 +16,10 @@ __all__ = [
     "TCP16",
     "TCP18",
     "VOCABULARIES",
+    "ChannelGraph",
     "Derivation",
     "Electrode",
+    "ambiguous",
     "canonical",
     "parse",
     "rows_in",
@@ -52,6 +56,8 @@ _REFERENCES = {
     **dict.fromkeys(["LE", "LER", "CLE", "LM", "A1A2", "A1+A2", "M1M2", "M1+M2"], "LE"),
     **dict.fromkeys(["AVG", "AVE", "AV", "AR", "CAR"], "AVG"),
 }
+# What a channel is measured against when its name does not tell.
+_BY_ITSELF = ("<unnamed>", "")
 _ANY_REFERENCE = "|".join(map(re.escape, _REFERENCES))
 _NAME = re.compile(
     r"\s*(?:(?:EEG|POL)[\s:._-]*)*"  # what EDF writers put before it
@@ -267,6 +273,139 @@ def rows_in(channel_names: str | Sequence[str], ch_names: Sequence[str]) -> list
             "vocabulary's with to_montage."
         )
     return [rows[name] for name in given]
+
+
+class ChannelGraph:
+    """The channels of a recording as edges between electrodes and references.
+
+    ``C3`` lies between C3 and the recording's unnamed reference, ``C3-LE`` between C3
+    and the linked ears, ``EEG A2-A1`` between A2 and A1. A−B follows from the shortest
+    walk from A to B: a channel counts +1, or −1 where it is walked from its cathode to
+    its anode. Electrodes with different references are not connected by these.
+
+    Parameters
+    ----------
+    ch_names : sequence of str
+        Names in the recording.
+    obstacles : mapping of str to str
+        Of names that are not to be used, why.
+
+    Attributes
+    ----------
+    edges : dict of {(str, str): list of int}
+        Indices of the channels between an anode and what that is measured against:
+        an electrode, a reference in angle brackets, or "" for what is no electrode.
+    """
+
+    def __init__(self, ch_names: Sequence[str], obstacles: Mapping[str, str]) -> None:
+        self.ch_names = ch_names
+        self.edges: dict[tuple[str, str], list[int]] = {}
+        self._obstacles: dict[str, list[str]] = {}  # of each end of an edge
+        for index, name in enumerate(ch_names):
+            if name not in obstacles:
+                self.edges.setdefault(_edge(name), []).append(index)
+                continue
+            for end in _edge(name):
+                self._obstacles.setdefault(end, []).append(obstacles[name])
+
+    def walk_to(self, name: str) -> list[tuple[list[int], int]]:
+        """Find the channels that make another one.
+
+        Parameters
+        ----------
+        name : str
+            An electrode (against its reference, whatever that is, unless the name
+            tells one), a derivation, or another channel.
+
+        Returns
+        -------
+        list of (list of int, int)
+            Indices of the channels on an edge, more than one where names are doubled,
+            with the sign of the edge. Empty where nothing makes this channel. Does not
+            depend on the order of the channels.
+
+        Raises
+        ------
+        ValueError
+            An electrode is there against several references.
+        """
+        start, goal = _edge(name)
+        if goal not in _BY_ITSELF:
+            walk = self._shortest_walk(start, goal)
+        else:
+            ours = [e for e in self.edges if e[0] == start and e[1][:1] in ("", "<")]
+            if len(ours) > 1:
+                raise ambiguous([self.ch_names[self.edges[e][0]] for e in ours])
+            walk = [(edge, 1) for edge in ours]
+        return [(self.edges[edge], sign) for edge, sign in walk]
+
+    def why_missing(self, name: str) -> str:
+        """Say why nothing makes a channel.
+
+        Parameters
+        ----------
+        name : str
+            A name for which :meth:`walk_to` finds nothing.
+
+        Returns
+        -------
+        str
+            The obstacles, or what is not there, or not connected.
+        """
+        start, goal = _edge(name)
+        ends = [start] if goal in _BY_ITSELF else [start, goal]
+        reasons = [text for end in ends for text in self._obstacles.get(end, [])]
+        there = []
+        for end in ends:
+            held = [
+                self.ch_names[i[0]] for edge, i in self.edges.items() if end in edge
+            ]
+            if held:
+                there.append(
+                    f"{end} ({', '.join(held[:2])}{', ...' * (len(held) > 2)})"
+                )
+            elif end not in self._obstacles:
+                reasons.append(f"no channel holds {end}")
+        if len(there) == len(ends) == 2:
+            reasons.append(f"{' and '.join(there)} have no reference in common")
+        elif len(there) == len(ends):
+            reasons.append(f"only derivations hold {there[0]}")
+        return "; ".join(dict.fromkeys(reasons))
+
+    def _shortest_walk(
+        self, start: str, goal: str
+    ) -> list[tuple[tuple[str, str], int]]:
+        walks: dict[str, list[tuple[tuple[str, str], int]]] = {start: []}
+        queue = deque([start])
+        while queue and goal not in walks:
+            node = queue.popleft()
+            steps = [(b, 0, (a, b)) for a, b in self.edges if a == node]
+            steps += [(a, 1, (a, b)) for a, b in self.edges if b == node]
+            # Among walks of one length, those by a common reference ("<") come before
+            # chains, and A-B before B-A.
+            for other, backwards, edge in sorted(steps):
+                if other not in walks:
+                    walks[other] = [*walks[node], (edge, -1 if backwards else 1)]
+                    queue.append(other)
+        return walks.get(goal, [])
+
+
+def ambiguous(names: Sequence[str]) -> ValueError:
+    """Make the error for channels of which only one can be meant."""
+    return ValueError(
+        f"{' and '.join(map(repr, names))} mean the same channel, but differ. Keep the "
+        f"right one: raw.drop_channels({list(names[1:])}) leaves {names[0]!r}."
+    )
+
+
+def _edge(name: str) -> tuple[str, str]:
+    """Read a channel as an edge of the graph."""
+    parsed = parse(name)
+    if isinstance(parsed, Derivation):
+        return parsed.anode, parsed.cathode
+    if isinstance(parsed, Electrode):
+        return parsed.name, f"<{parsed.reference or 'unnamed'}>"
+    return name.strip(), ""
 
 
 def _new_name(electrode: str) -> str:

@@ -1,29 +1,31 @@
 """BIOT as a scikit-learn estimator on MNE Epochs.
 
-Owns scikit-learn's contract: parameters, labels, refits and predictions, on a skorch
-net that it holds (``net_``). What windows are is read by ``windows``, how a net is
-trained stands in ``training``; must not know spectra or tokens.
+Owns scikit-learn's contract: parameters, refits and predictions, on a skorch net that
+it holds (``net_``). What windows are is read by ``windows``, what labels are by
+``labels``, how a net is trained stands in ``training``; must not know spectra or
+tokens.
 """
 
 import inspect
+from collections.abc import Sequence
 from copy import deepcopy
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score, get_scorer_names
-from sklearn.utils import check_random_state, compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
 from skorch.history import History
 from torch.utils.data import Dataset, Subset
 
+from braindecode_biot.augmentation import RandomMissing
+from braindecode_biot.labels import check_labels, class_weights, find_classes
 from braindecode_biot.model import BIOT
 from braindecode_biot.signal import SignalParams, match_signal
 from braindecode_biot.training import (
@@ -38,12 +40,12 @@ from braindecode_biot.windows import Windows, read_windows
 
 __all__ = ["BIOTClassifier"]
 
-# BIOT's arguments that a user sets; the others follow from the data, but for
-# `return_feature`, which would change what the net returns.
+# BIOT's arguments that a user sets. The others follow from the data or are the
+# estimator's own, but for `return_feature`, which would change what the net returns.
 _MODULE_PARAMS = frozenset(inspect.signature(BIOT).parameters) - {
     *SignalParams.__optional_keys__,
     *SignalParams.__required_keys__,
-    "return_feature",
+    *("missing", "channel_names", "return_feature"),
 }
 _PREFIX = "module__"
 
@@ -64,6 +66,22 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         Channels to use, in MNE's sense; None takes the data channels.
     exclude : "bads" | list of str
         Channels to leave out.
+    channel_names : "tcp-16" | "tcp-18" | list of str | None
+        Vocabulary of the model: what its channels are called, and in which order. The
+        two known ones are those of the published weights, and
+        :func:`~braindecode_biot.to_montage` makes their channels. None takes the
+        channels of the training windows.
+    missing : "raise" | "mask"
+        With "mask", NaN is what is missing: lost samples, lost channels, and the end
+        of shorter windows. The model leaves out exactly that. Epochs and recordings of
+        a list or dataset may then have different channels, matched by name, bad ones
+        missing, and different lengths; only channels that are not in ``channel_names``
+        are an error. With "raise", NaN and any difference are.
+    augment_missing : float | RandomMissing
+        Share of the training windows from which random channels and segments are
+        removed, anew in each epoch, so that the model learns to do without: up to a
+        quarter of the channels, and half a token for every two tokens of the others.
+        A :class:`~braindecode_biot.augmentation.RandomMissing` says it in detail.
     max_epochs : int
         Passes over the training windows, at most.
     batch_size : int
@@ -138,6 +156,9 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         sfreq: float | None = None,
         picks: Any = None,
         exclude: Any = "bads",
+        channel_names: str | Sequence[str] | None = None,
+        missing: Literal["raise", "mask"] = "raise",
+        augment_missing: float | RandomMissing = 0.0,
         max_epochs: int = 50,
         batch_size: int = 32,
         lr: float = 1e-3,
@@ -157,6 +178,9 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         self.sfreq = sfreq
         self.picks = picks
         self.exclude = exclude
+        self.channel_names = channel_names
+        self.missing = missing
+        self.augment_missing = augment_missing
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.lr = lr
@@ -210,8 +234,9 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         ------
         ValueError, TypeError
             If windows and labels differ in number, there is but one class, a sample
-            is NaN or inf, the windows or parameters make no model, no group can be
-            kept for validation, or training diverges. A fit before stays as it was.
+            is inf, or NaN where it is not masked, nothing is left of a window, the
+            windows or parameters make no model, no group can be kept for validation,
+            or training diverges. A fit before stays as it was.
         KeyboardInterrupt
             If the user interrupts it; the epochs that were completed are kept.
         """
@@ -221,7 +246,11 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         train, valid = split(data.labels, groups, self.validation_fraction, seed)
         with seeded(seed):
             net = self._net(
-                signal, classes, data, Subset(data, valid) if valid else None
+                signal,
+                classes,
+                data,
+                Subset(data, valid) if valid else None,
+                augmentation=self._augmentation(signal, seed),
             )
             if go_on:
                 self._load_fitted(net)
@@ -260,9 +289,16 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         go_on = self.__sklearn_is_fitted__()
         signal, known, data = self._prepare(X, y, go_on, classes)
         # A seed per epoch: else each would drop out the same units.
-        epoch = len(self.history_) if go_on else 0
-        with seeded(self._seed() + epoch):
-            net = self._net(signal, known, data, max_epochs=1, lr_schedule=None)
+        seed = self._seed() + (len(self.history_) if go_on else 0)
+        with seeded(seed):
+            net = self._net(
+                signal,
+                known,
+                data,
+                max_epochs=1,
+                lr_schedule=None,
+                augmentation=self._augmentation(signal, seed),
+            )
             if go_on:
                 self._load_fitted(net)
                 # Adam's moments go on as well, at the learning rate of now: copies,
@@ -277,13 +313,15 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the likeliest class of each window, shape (n_windows,)."""
-        likeliest = self._logits(X).argmax(1)
+        likeliest = self._logits(self._open(X)).argmax(1)
         labels: NDArray[Any] = self.classes_[likeliest]
         return labels
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return the probability of each class, shape (n_windows, n_classes)."""
-        probabilities: NDArray[np.float64] = softmax(self._logits(X), axis=1)
+        probabilities: NDArray[np.float64] = softmax(
+            self._logits(self._open(X)), axis=1
+        )
         return probabilities
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
@@ -292,16 +330,17 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         For two classes their difference, shape (n_windows,): positive where the
         second class is the likelier, as in scikit-learn.
         """
-        logits = self._logits(X)
+        logits = self._logits(self._open(X))
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     def score(
         self, X: Any, y: ArrayLike | None = None, sample_weight: Any = None
     ) -> float:
         """Return the accuracy; labels are the windows' own where ``y`` is None."""
-        predicted = self.predict(X)
+        windows = self._open(X, labels=y is None)
+        predicted = self.classes_[self._logits(windows).argmax(1)]
         if y is None:
-            y = self._labels(self._read(X, fitted=True, labels=True), None)
+            y = check_labels(windows.labels, len(windows.data))
         return float(accuracy_score(y, predicted, sample_weight=sample_weight))
 
     @property
@@ -319,6 +358,7 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         tags.input_tags.three_d_array = True
+        tags.input_tags.allow_nan = self.missing == "mask"
         return tags
 
     def _set_module_params(self, params: dict[str, Any]) -> None:
@@ -328,7 +368,8 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
                 raise TypeError(
                     f"BIOTClassifier has no argument {key!r}. Arguments of BIOT are "
                     f"{sorted(_PREFIX + name for name in _MODULE_PARAMS)}; its signal "
-                    "arguments come from the data."
+                    "arguments come from the data, and missing and channel_names have "
+                    "no prefix."
                 )
             setattr(self, key, value)
 
@@ -348,6 +389,21 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"lr_schedule is 'cosine' or None, got {self.lr_schedule!r}."
             )
+        if self.missing not in ("raise", "mask"):
+            raise ValueError(f"missing is 'raise' or 'mask', got {self.missing!r}.")
+        share = self.augment_missing
+        if not isinstance(share, RandomMissing) and not (
+            isinstance(share, Real) and 0 <= share <= 1
+        ):
+            raise ValueError(
+                "augment_missing is a share from 0 to 1 or RandomMissing, "
+                f"got {share!r}."
+            )
+        if share != 0 and self.missing == "raise":
+            raise ValueError(
+                "augment_missing removes data from the training windows, which "
+                "missing='mask' allows, but missing is 'raise'."
+            )
         for callback in self.callbacks or ():
             if not isinstance(callback, Callback):
                 raise TypeError(
@@ -362,12 +418,21 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
 
     def _read(self, X: Any, *, fitted: bool, labels: bool = False) -> Windows:
         """Read windows; those fitted before bind, if any."""
-        # An array says no rate: a fitted model holds it to have the fitted one.
-        sfreq = self.sfreq
-        if sfreq is None and fitted and hasattr(X, "__array__"):
-            sfreq = self.signal_["sfreq"]
+        sfreq, missing, names = self.sfreq, self.missing, self.channel_names
+        if fitted:
+            # An array says no rate: a fitted model holds it to have the fitted one.
+            if sfreq is None and hasattr(X, "__array__"):
+                sfreq = self.signal_["sfreq"]
+            missing = self.net_.module_.missing
+            names = [ch["ch_name"] for ch in self.signal_.get("chs_info", ())] or None
         windows = read_windows(
-            X, sfreq=sfreq, picks=self.picks, exclude=self.exclude, labels=labels
+            X,
+            sfreq=sfreq,
+            picks=self.picks,
+            exclude=self.exclude,
+            labels=labels,
+            missing=missing,
+            channel_names=names if missing == "mask" else None,
         )
         unscaled = self.get_params(deep=False).get("module__input_scaling", "") is None
         if fitted and unscaled and windows.microvolts != self.microvolts_:
@@ -385,7 +450,7 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         """Check parameters, windows and labels; those fitted before bind, if any."""
         self._check_params()
         windows = self._read(X, fitted=go_on, labels=y is None)
-        labels = self._labels(windows, y)
+        labels = check_labels(windows.labels if y is None else y, len(windows.data))
         known = None if classes is None else np.unique(classes)
         if go_on:
             if known is not None and known.tolist() != self.classes_.tolist():
@@ -394,55 +459,22 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
                     f"call, {self.classes_.tolist()}."
                 )
             known = self.classes_
-        known = self._classes(labels, known)
+        known = find_classes(labels, known)
         if go_on:
-            signal, order = self.signal_, match_signal(self.signal_, windows.signal)
+            signal, order = self.signal_, self._match(windows)
         else:
             signal, order = windows.signal.copy(), None
             signal["n_outputs"] = len(known)
         encoded = np.searchsorted(known, labels)
         return signal, known, LabelledWindows(windows, encoded, order)
 
-    @staticmethod
-    def _labels(windows: Windows, y: ArrayLike | None) -> NDArray[Any]:
-        if y is None and windows.labels is None:
-            raise ValueError(
-                "requires y to be passed, but the target y is None: these windows "
-                "carry no labels of their own."
-            )
-        given = windows.labels if y is None else y
-        missing = np.flatnonzero(pd.isna(np.asarray(given, dtype=object)))
-        if len(missing):
-            raise ValueError(
-                f"Input y contains NaN or None at {missing.tolist()[:5]}: every window "
-                "needs a label. Leave those windows out."
-            )
-        labels: NDArray[Any] = column_or_1d(given, warn=True)
-        check_classification_targets(labels)
-        if len(labels) != len(windows.data):
-            raise ValueError(
-                f"Got {len(windows.data)} windows but {len(labels)} labels: y needs "
-                "one label per window."
-            )
-        return labels
-
-    @staticmethod
-    def _classes(labels: NDArray[Any], known: NDArray[Any] | None) -> NDArray[Any]:
-        """Return the sorted classes; those known already, if the labels agree."""
-        classes: NDArray[Any] = np.unique(labels) if known is None else known
-        if unknown := sorted(set(labels.tolist()) - set(classes.tolist())):
-            raise ValueError(
-                f"y holds {unknown}, which are none of the classes {classes.tolist()}. "
-                "Pass all classes to the first call of partial_fit, or fit anew with "
-                "warm_start=False."
-            )
-        if len(classes) < 2:
-            raise ValueError(
-                f"Expected at least two classes, got one class: {classes.tolist()}. "
-                "Labels are the event codes of Epochs or the dataset's targets unless "
-                "y is passed: pass y where those are not the classes."
-            )
-        return classes
+    def _match(self, windows: Windows) -> NDArray[np.intp] | None:
+        """Check windows against those fitted on; return the order of channels."""
+        given = windows.signal
+        if self.net_.module_.missing == "mask":  # any length will do
+            given = given.copy()
+            given["n_times"] = self.signal_["n_times"]
+        return match_signal(self.signal_, given)
 
     def _seed(self) -> int:
         if self.random_state is None:  # fresh entropy, not NumPy's global state
@@ -466,13 +498,37 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         }
         token_size = module.get("token_size") or int(signal["sfreq"])
         module.setdefault("hop_length", max(1, int(token_size) // 2))
+        module["missing"] = self.missing
+        module["channel_names"] = self.channel_names
+        if self.missing == "mask" and "chs_info" in signal:
+            module["channel_names"] = [ch["ch_name"] for ch in signal["chs_info"]]
         names = inspect.signature(make_net).parameters.keys() & params.keys()
         training = {name: params[name] for name in names} | {
             "module_params": module,
-            "class_weight": self._class_weights(classes, data.labels),
+            "class_weight": class_weights(self.class_weight, classes, data.labels),
             "device": pick_device(self.device),
         }
-        return make_net(signal, valid, **(training | instead))
+        net = make_net(signal, valid, **(training | instead))
+        data.check(net.module_)
+        return net
+
+    def _augmentation(self, signal: SignalParams, seed: int) -> RandomMissing | None:
+        """Make what removes data from the training windows."""
+        if isinstance(self.augment_missing, RandomMissing):
+            augmentation = deepcopy(self.augment_missing)
+            augmentation.rng = check_random_state(seed)
+            return augmentation
+        if not self.augment_missing:
+            return None
+        token_size = self.get_params(deep=False).get("module__token_size")
+        token_size = int(token_size or signal["sfreq"])
+        return RandomMissing(
+            self.augment_missing,
+            max_segments=max(1, round(signal["n_times"] / token_size / 2)),
+            mask_len_samples=max(1, token_size // 2),
+            max_channels=signal["n_chans"] // 4,
+            random_state=seed,
+        )
 
     def _load_fitted(self, net: NeuralNetClassifier) -> None:
         """Let a net go on from the fitted weights."""
@@ -484,22 +540,6 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
                 "not fit a model of the present module__ arguments. Set those back, "
                 f"or fit anew with warm_start=False. torch says: {error}"
             ) from error
-
-    def _class_weights(
-        self, classes: NDArray[Any], encoded: NDArray[np.intp]
-    ) -> NDArray[np.float64] | None:
-        if self.class_weight is None:
-            return None
-        weights: NDArray[np.float64]
-        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
-            # scikit-learn's formula, but a class may be absent from partial_fit.
-            counts = np.bincount(encoded, minlength=len(classes))
-            weights = len(encoded) / (len(classes) * np.maximum(counts, 1))
-        else:
-            weights = compute_class_weight(
-                self.class_weight, classes=classes, y=classes
-            )
-        return weights
 
     def _keep(
         self,
@@ -515,12 +555,15 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         self.n_features_in_ = signal["n_chans"]
         self.microvolts_ = data.microvolts
 
-    def _logits(self, X: Any) -> NDArray[np.float64]:
+    def _open(self, X: Any, labels: bool = False) -> Windows:
+        """Read windows to predict on."""
         check_is_fitted(self)
-        windows = self._read(X, fitted=True)
-        order = match_signal(self.signal_, windows.signal)
+        return self._read(X, fitted=True, labels=labels)
+
+    def _logits(self, windows: Windows) -> NDArray[np.float64]:
+        data = LabelledWindows(windows, order=self._match(windows))
         with seeded(0):  # a data loader draws a number, though nothing is shuffled
-            logits = self.net_.forward(LabelledWindows(windows, order=order))
+            logits = self.net_.forward(data.check(self.net_.module_))
         array: NDArray[np.float64] = logits.double().numpy()
         if not np.isfinite(array).all():
             bad = np.flatnonzero(~np.isfinite(array).all(1)).tolist()

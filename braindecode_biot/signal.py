@@ -1,8 +1,9 @@
 """What a recording or windows are, in the terms a model asks for.
 
 Owns the signal parameters (:func:`signal_params`), the check that the sources of one
-data set agree in them (:func:`describe`), and the check that windows fit a fitted
-model (:func:`match_signal`). Reads no samples, which is ``windows``'s. Must not know a
+data set agree in them or, where data may be missing, what they are together
+(:func:`describe`, :func:`places`), and the check that windows fit a fitted model
+(:func:`match_signal`). Reads no samples, which is ``windows``'s. Must not know a
 network nor import torch.
 """
 
@@ -10,13 +11,14 @@ import math
 import numbers
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import mne
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from braindecode_biot.channels import canonical, rows_in, vocabulary
 from braindecode_biot.sources import (
     Source,
     labels_of,
@@ -26,7 +28,7 @@ from braindecode_biot.sources import (
     to_numpy,
 )
 
-__all__ = ["SignalParams", "describe", "match_signal", "signal_params"]
+__all__ = ["SignalParams", "describe", "match_signal", "places", "signal_params"]
 
 
 class SignalParams(TypedDict):
@@ -65,6 +67,8 @@ def signal_params(
     y: Any = None,
     picks: Any = None,
     exclude: Any = "bads",
+    missing: Literal["raise", "mask"] = "raise",
+    channel_names: str | Sequence[str] | None = None,
 ) -> SignalParams:
     """Describe a recording or windows by the signal arguments of a model.
 
@@ -86,6 +90,13 @@ def signal_params(
         MNE's picks: names, types or indices. None takes MNE's data channels.
     exclude : "bads" or list of str
         Channels to leave out when ``picks`` goes by type; ``()`` keeps bad ones.
+    missing : "raise" or "mask"
+        With "mask" recordings may differ in channels and lengths: the parameters are
+        those of a model with ``missing="mask"`` for all of them, with each channel that
+        any of them has, and the longest window.
+    channel_names : "tcp-16", "tcp-18" or list of str or None
+        With ``missing="mask"``, the channels of the model and their order. None takes
+        those that there are, in the order in which they come up.
 
     Returns
     -------
@@ -113,7 +124,14 @@ def signal_params(
         else:
             sources = open_sources(data, picks, exclude)
         labels = labels_of(sources) if y is None else _targets(y, sources)
-    return describe(sources, labels, sfreq=sfreq, seconds=input_window_seconds)
+    return describe(
+        sources,
+        labels,
+        sfreq=sfreq,
+        seconds=input_window_seconds,
+        missing=missing,
+        channel_names=channel_names,
+    )
 
 
 def describe(
@@ -122,8 +140,10 @@ def describe(
     *,
     sfreq: float | None = None,
     seconds: float | None = None,
+    missing: Literal["raise", "mask"] = "raise",
+    channel_names: str | Sequence[str] | None = None,
 ) -> SignalParams:
-    """Describe sources, and require that they agree.
+    """Describe sources, and require that they agree, or unite them.
 
     Parameters
     ----------
@@ -133,19 +153,32 @@ def describe(
         Labels of all windows, for ``n_outputs``.
     sfreq, seconds : float or None
         Sampling rate in Hz and window length in seconds, as the user states them.
+    missing, channel_names
+        As for :func:`signal_params`.
 
     Returns
     -------
     SignalParams
-        What all of them are; ``chs_info`` is that of the first.
+        What all of them are; ``chs_info`` is that of the first, or where they are
+        united of the first that has the channel.
 
     Raises
     ------
     ValueError
         Sources differ, a statement contradicts them, or an array lacks ``sfreq``.
     """
+    if missing not in ("raise", "mask"):
+        raise ValueError(f"missing is 'raise' or 'mask', got {missing!r}.")
+    if channel_names is not None and missing == "raise":
+        raise ValueError(
+            f"channel_names={channel_names!r} unites channels, which missing='mask' "
+            "allows. Without it the data's own channels count."
+        )
     signals = [_signal(source, sfreq) for source in sources]
     first = signals[0]
+    if missing == "mask":
+        first = _united(sources, signals, channel_names)
+        signals = [first | {"sfreq": signal["sfreq"]} for signal in signals]
     differences = {
         source.name: difference
         for source, signal in zip(sources, signals, strict=True)
@@ -180,6 +213,38 @@ def describe(
     if labels is not None:
         first["n_outputs"] = _n_outputs(labels)
     return first
+
+
+def places(sources: Sequence[Source], channel_names: Sequence[str]) -> list[list[int]]:
+    """Find the channels of each source among those of all.
+
+    Parameters
+    ----------
+    sources : list of Source
+        Recordings; not an array.
+    channel_names : list of str
+        The channels of all.
+
+    Returns
+    -------
+    list of list of int
+        For each source the place of each of its picked channels.
+
+    Raises
+    ------
+    ValueError
+        A source has a channel that is not among them, or one twice.
+    """
+    # scikit-learn splits Epochs into a list of single ones: look up once for all.
+    known: dict[tuple[str, ...], list[int]] = {}
+    for source in sources:
+        names = _names(source)
+        if names not in known:
+            try:
+                known[names] = rows_in(channel_names, names)
+            except ValueError as error:
+                raise ValueError(f"{source.name}: {error}") from error
+    return [known[_names(source)] for source in sources]
 
 
 def match_signal(fitted: SignalParams, given: SignalParams) -> NDArray[np.intp] | None:
@@ -247,6 +312,46 @@ def _signal(source: Source, stated_sfreq: float | None) -> SignalParams:
     if source.info is not None:
         signal["chs_info"] = [source.info["chs"][row] for row in source.rows]
     return signal
+
+
+def _names(source: Source) -> tuple[str, ...]:
+    return tuple(source.info.ch_names[row] for row in source.rows)
+
+
+def _united(
+    sources: Sequence[Source],
+    signals: Sequence[SignalParams],
+    channel_names: str | Sequence[str] | None,
+) -> SignalParams:
+    """Describe recordings together: every channel, the longest window."""
+    n_times = max(signal["n_times"] for signal in signals)
+    sfreq = signals[0]["sfreq"]
+    united = signals[0] | {"n_times": n_times, "input_window_seconds": n_times / sfreq}
+    names = None if channel_names is None else vocabulary(channel_names)
+    if sources[0].info is None:
+        if names is None:
+            return united
+        if len(names) != united["n_chans"]:
+            raise ValueError(
+                f"The array has {united['n_chans']} channels for {len(names)} "
+                f"channel_names, {names}. Put NaN where a channel is missing."
+            )
+    known: dict[str, Any] = {}
+    for source in sources:
+        for row in source.rows if source.info is not None else ():
+            ch = source.info["chs"][row]
+            known.setdefault(canonical(ch["ch_name"]), ch)
+    if names is None:
+        names = [ch["ch_name"] for ch in known.values()]
+    elif sources[0].info is not None:
+        places(sources, names)  # or say what the vocabulary lacks
+    made = mne.create_info(names, sfreq, "eeg")["chs"]
+    united["chs_info"] = [
+        known.get(canonical(name), ch) | {"ch_name": name}
+        for name, ch in zip(names, made, strict=True)
+    ]
+    united["n_chans"] = len(names)
+    return united
 
 
 def _plain(value: Any) -> Any:

@@ -10,11 +10,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import RLock
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import torch
+from braindecode.augmentation import AugmentedDataLoader, Transform
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
 from sklearn.utils.validation import column_or_1d
@@ -29,7 +30,7 @@ from tqdm.auto import tqdm
 
 from braindecode_biot.model import BIOT
 from braindecode_biot.signal import SignalParams
-from braindecode_biot.windows import Windows, check_finite
+from braindecode_biot.windows import Windows, check_finite, check_some_left
 
 __all__ = ["LabelledWindows", "make_net", "pick_device", "run", "seeded", "split"]
 
@@ -46,11 +47,9 @@ class LabelledWindows(Dataset[tuple[NDArray[np.float32], int]]):
     order : array of int, shape (n_chans,) | None
         What brings the channels in the model's order.
 
-    Raises
-    ------
-    ValueError
-        If a window holds NaN or inf: at once for windows in memory, else when it is
-        read.
+    Notes
+    -----
+    What may be missing of a window says the model: see :meth:`check`.
     """
 
     def __init__(
@@ -65,8 +64,39 @@ class LabelledWindows(Dataset[tuple[NDArray[np.float32], int]]):
         self.order = order
         names = [ch["ch_name"] for ch in windows.signal.get("chs_info", ())]
         self.ch_names = names or None
+        self._model: BIOT | None = None
+
+    def check(self, model: BIOT) -> Self:
+        """Require windows that a model can take.
+
+        Parameters
+        ----------
+        model : BIOT
+            The model; whether it takes NaN, and how long its tokens are, counts.
+
+        Returns
+        -------
+        LabelledWindows
+            Itself. Windows in memory were checked, others will be when they are read.
+
+        Raises
+        ------
+        ValueError
+            If a window holds inf, NaN that the model does not take, or, if it does, so
+            much of it that no token is left.
+        """
         if isinstance(self.windows, np.ndarray):
-            check_finite(self.windows, ch_names=self.ch_names)
+            self._check(model, self.windows, "X")
+        else:
+            self._model = model
+        return self
+
+    def _check(self, model: BIOT, windows: NDArray[Any], what: str) -> None:
+        if model.missing == "mask":
+            size, hop = model.token_size, model.hop_length
+            check_some_left(windows, size, hop, what=what, ch_names=self.ch_names)
+        else:
+            check_finite(windows, what=what, ch_names=self.ch_names)
 
     def __len__(self) -> int:
         """Return the number of windows."""
@@ -75,8 +105,8 @@ class LabelledWindows(Dataset[tuple[NDArray[np.float32], int]]):
     def __getitem__(self, index: int) -> tuple[NDArray[np.float32], int]:
         """Return a window, shape (n_chans, n_times), and its label."""
         window = self.windows[index]
-        if not isinstance(self.windows, np.ndarray):
-            check_finite(window[None], what=f"Window {index}", ch_names=self.ch_names)
+        if self._model is not None:
+            self._check(self._model, window[None], f"Window {index}")
         if self.order is not None:
             window = window[self.order]
         # torch takes neither negative strides nor, without a warning, read-only memory.
@@ -195,6 +225,7 @@ def make_net(
     device: str,
     verbose: int,
     callbacks: Sequence[Callback] | None,
+    augmentation: Transform | None = None,
 ) -> NeuralNetClassifier:
     """Make an untrained skorch net of BIOT for these windows.
 
@@ -211,6 +242,8 @@ def make_net(
     max_epochs, batch_size, lr, lr_schedule, weight_decay, monitor, patience, device, \
 verbose, callbacks
         As for :class:`~braindecode_biot.BIOTClassifier`.
+    augmentation : braindecode.augmentation.Transform | None
+        What is done to the training windows.
 
     Returns
     -------
@@ -237,6 +270,10 @@ verbose, callbacks
         )
         parts.append(stopping)
     weight = None if class_weight is None else torch.as_tensor(class_weight).float()
+    loader = {}
+    if augmentation is not None:
+        loader["iterator_train"] = AugmentedDataLoader
+        loader["iterator_train__transforms"] = augmentation
     net = NeuralNetClassifier(
         BIOT,
         criterion=CrossEntropy,
@@ -252,6 +289,7 @@ verbose, callbacks
         callbacks=parts,
         device=device,
         verbose=int(verbose > 1),
+        **loader,
         **{f"module__{key}": value for key, value in (module_params | signal).items()},
     )
     return net.initialize()

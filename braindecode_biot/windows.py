@@ -1,24 +1,33 @@
 """Windows as an estimator fits on them: samples, labels and signal parameters.
 
 Owns reading samples, at once from Epochs and arrays and one by one from datasets
-(:func:`read_windows`), and the check that they are finite (:func:`check_finite`). Must
-not know a network nor import torch.
+(:func:`read_windows`, :func:`stack_windows`), and the checks that they are finite
+(:func:`check_finite`) or, where data may be missing, that something is left of each
+(:func:`check_some_left`). Must not know a network nor import torch.
 """
 
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 import mne
 import numpy as np
 from numpy.typing import NDArray
 
-from braindecode_biot.signal import SignalParams, describe
-from braindecode_biot.sources import Source, labels_of, open_sources, some
+from braindecode_biot.channels import vocabulary
+from braindecode_biot.signal import SignalParams, describe, places
+from braindecode_biot.sources import Source, labels_of, open_sources, some, to_numpy
 
-__all__ = ["DatasetWindows", "Windows", "check_finite", "read_windows"]
+__all__ = [
+    "DatasetWindows",
+    "Windows",
+    "check_finite",
+    "check_some_left",
+    "read_windows",
+    "stack_windows",
+]
 
 # MNE's channel types whose unit is the volt.
 _VOLT_TYPES = {"eeg", "eog", "ecg", "emg", "seeg", "dbs", "ecog", "bio"} | {
@@ -37,10 +46,21 @@ class DatasetWindows:
     ----------
     sources : list of Source
         The windowed recordings, in order.
+    shape : tuple of int
+        Channels and samples of each window.
+    places : list of list of int
+        For each recording, the places of its channels; NaN stands in the others.
     """
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        shape: tuple[int, int],
+        places: Sequence[Sequence[int]],
+    ) -> None:
         self._sources = list(sources)
+        self._shape = shape
+        self._places = list(places)
         self._stops = list(accumulate(len(source.data) for source in sources))
 
     def __len__(self) -> int:
@@ -72,7 +92,7 @@ class DatasetWindows:
                 f"{expected} (n_chans, n_times). A dataset's transform must keep the "
                 "shape: pick channels and resample before windowing."
             )
-        return window[rows]
+        return _put(window[rows], self._places[i_source], self._shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +103,8 @@ class Windows:
     ----------
     data : numpy.ndarray or DatasetWindows
         Float32 array of shape (n_windows, n_chans, n_times): Epochs with volts as µV,
-        arrays in their own unit. For datasets a lazy sequence of windows.
+        arrays in their own unit. For datasets a lazy sequence of windows. NaN stands
+        where a recording lacks a channel or its windows end.
     labels : numpy.ndarray of shape (n_windows, ...) or None
         Event codes of Epochs, targets of datasets; None where there are none.
     signal : SignalParams
@@ -105,6 +126,8 @@ def read_windows(
     picks: Any = None,
     exclude: Any = "bads",
     labels: bool = True,
+    missing: Literal["raise", "mask"] = "raise",
+    channel_names: str | Sequence[str] | None = None,
 ) -> Windows:
     """Read windows as an estimator fits on them.
 
@@ -113,7 +136,7 @@ def read_windows(
     X : mne.Epochs, list of mne.Epochs, windowed braindecode dataset or array
         The windows. Epochs that are not loaded yet are loaded, and their bad epochs
         dropped, in a copy; the windows of datasets are read when they are asked for.
-    sfreq, picks, exclude
+    sfreq, picks, exclude, missing, channel_names
         As for :func:`braindecode_biot.signal.signal_params`.
     labels : bool
         Whether the windows' own labels are wanted.
@@ -132,16 +155,109 @@ def read_windows(
     with mne.utils.use_log_level("error"):
         sources = open_sources(_loaded(X), picks, exclude)
         own = labels_of(sources) if labels else None
-        signal = describe(sources, own, sfreq=sfreq)
+        signal = describe(
+            sources, own, sfreq=sfreq, missing=missing, channel_names=channel_names
+        )
         data: NDArray[np.float32] | DatasetWindows
+        shape = signal["n_chans"], signal["n_times"]
         if isinstance(sources[0].data, np.ndarray):
             data = sources[0].data.astype(np.float32, copy=False)
-        elif isinstance(sources[0].data, mne.BaseEpochs):
-            data = _read_epochs(sources)
         else:
-            data = DatasetWindows(sources)
+            whole = [list(range(len(source.rows))) for source in sources]
+            if missing == "mask":
+                names = [ch["ch_name"] for ch in signal["chs_info"]]
+                whole = places(sources, names)
+            if isinstance(sources[0].data, mne.BaseEpochs):
+                data = _read_epochs(sources, shape, whole)
+            else:
+                data = DatasetWindows(sources, shape, whole)
     microvolts = isinstance(sources[0].data, mne.BaseEpochs)
     return Windows(data, own, signal, microvolts)
+
+
+def stack_windows(
+    windows: Sequence[Any],
+    channel_names: str | Sequence[str] | None = None,
+    *,
+    picks: Any = None,
+    exclude: Any = "bads",
+) -> NDArray[np.float32]:
+    """Put windows with different channels and lengths into one array.
+
+    What a window lacks is NaN, which a model with ``missing="mask"`` leaves out.
+
+    Parameters
+    ----------
+    windows : list of mne.Epochs or list of arrays
+        Epochs of one sampling rate; or arrays of shape (n_windows, n_chans, n_times),
+        or (n_chans, n_times) for one window, with the same channels.
+    channel_names : "tcp-16", "tcp-18" or list of str or None
+        The channels of the result. Channels of Epochs come to their places by name.
+        None takes those that there are, in the order in which they come up.
+    picks, exclude
+        As for :func:`braindecode_biot.signal_params`; bad channels are missing.
+
+    Returns
+    -------
+    numpy.ndarray of shape (n_windows, n_chans, n_times)
+        All windows, in order, as float32: those of Epochs with volts as µV. ``n_chans``
+        is the number of all channels, ``n_times`` that of the longest window.
+
+    Raises
+    ------
+    ValueError
+        Sampling rates differ, arrays differ in their number of channels, or
+        ``channel_names`` lack a channel.
+    TypeError
+        ``windows`` is no list of Epochs or of arrays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> short, long = np.ones((5, 2, 100)), np.ones((3, 2, 150))
+    >>> stack_windows([short, long]).shape
+    (8, 2, 150)
+    """
+    items = list(windows) if isinstance(windows, list | tuple) else [windows]
+    if items and all(isinstance(item, mne.BaseEpochs) for item in items):
+        read = read_windows(
+            items,
+            picks=picks,
+            exclude=exclude,
+            labels=False,
+            missing="mask",
+            channel_names=channel_names,
+        )
+        return np.asarray(read.data)
+    if not items or not all(hasattr(item, "__array__") for item in items):
+        kinds = sorted({type(item).__name__ for item in items}) or "nothing"
+        raise TypeError(
+            f"Got a list of {kinds}, expected mne.Epochs or arrays, of one kind."
+        )
+    arrays = [to_numpy(item, f"item {i}") for i, item in enumerate(items)]
+    arrays = [array[np.newaxis] if array.ndim == 2 else array for array in arrays]
+    for i, array in enumerate(arrays):
+        if array.ndim != 3 or array.dtype.kind not in "fiu":
+            raise ValueError(
+                f"item {i} has the shape {array.shape} and dtype {array.dtype}, "
+                "expected real numbers of shape (n_windows, n_chans, n_times)."
+            )
+    n_chans = {array.shape[1] for array in arrays}
+    if channel_names is not None:
+        n_chans.add(len(vocabulary(channel_names)))
+    if len(n_chans) > 1:
+        raise ValueError(
+            f"Arrays and channel_names have {sorted(n_chans)} channels, expected one "
+            "number: an array does not name its channels. Put NaN where a channel is "
+            "missing, or give Epochs."
+        )
+    shape = n_chans.pop(), max(array.shape[2] for array in arrays)
+    stacked = np.full((sum(map(len, arrays)), *shape), np.nan, np.float32)
+    targets = iter(stacked)
+    for array in arrays:
+        for window in array:
+            next(targets)[:, : window.shape[1]] = window
+    return stacked
 
 
 def check_finite(
@@ -176,8 +292,56 @@ def check_finite(
         f"{what} holds NaN or inf in {len(windows)} of {bad.shape[0]} windows "
         f"({some(windows)}) and {len(chans)} of {bad.shape[1]} channels "
         f"({some(named)}). Repair these channels (epochs.interpolate_bads) or drop "
-        "these windows (epochs.drop, or epochs.drop_bad with reject=)."
+        "these windows (epochs.drop, or epochs.drop_bad with reject=). Where NaN marks "
+        "what is missing, use missing='mask'."
     )
+
+
+def check_some_left(
+    data: NDArray[Any],
+    token_size: int,
+    hop_length: int,
+    *,
+    what: str = "X",
+    ch_names: Sequence[str] | None = None,
+) -> None:
+    """Refuse windows that hold inf, or too much NaN to leave a whole token.
+
+    Parameters
+    ----------
+    data : numpy.ndarray of shape (n_windows, n_chans, n_times)
+        The windows, NaN where something is missing.
+    token_size, hop_length : int
+        Samples of a token, and from one to the next.
+    what : str
+        What the error calls the windows.
+    ch_names : list of str or None
+        Channel names for the error; None gives indices.
+
+    Raises
+    ------
+    ValueError
+        A sample is inf, or every token of a window touches NaN; the first windows
+        are listed.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(data.sum()):
+            return
+    starts = np.arange(0, data.shape[2] - token_size + 1, hop_length)
+    empty, infinite = [], False
+    for i, window in enumerate(data):
+        infinite |= bool(np.isinf(window).any())
+        n_missing = np.pad(np.isnan(window), ((0, 0), (1, 0))).cumsum(axis=1)
+        if (n_missing[:, starts + token_size] > n_missing[:, starts]).all():
+            empty.append(i)
+    if infinite:
+        check_finite(np.where(np.isnan(data), 0, data), what=what, ch_names=ch_names)
+    if empty:
+        raise ValueError(
+            f"{what} has every token missing in {len(empty)} of {len(data)} windows "
+            f"({some(empty)}): in each channel, each {token_size} samples touch NaN. "
+            "Leave these windows out (epochs.drop)."
+        )
 
 
 def _loaded(X: Any) -> Any:
@@ -188,13 +352,27 @@ def _loaded(X: Any) -> Any:
     return X.copy().load_data() if is_lazy else X
 
 
-def _read_epochs(sources: Sequence[Source]) -> NDArray[np.float32]:
-    """Copy loaded Epochs to one array, volts as µV."""
+def _put(
+    window: NDArray[Any], places: Sequence[int], shape: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Put a window's channels to their places in a whole one, and NaN around it."""
+    if window.shape == shape and list(places) == list(range(shape[0])):
+        return window
+    whole = np.full(shape, np.nan, np.float32)
+    whole[places, : window.shape[1]] = window
+    return whole
+
+
+def _read_epochs(
+    sources: Sequence[Source],
+    shape: tuple[int, int],
+    places: Sequence[Sequence[int]],
+) -> NDArray[np.float32]:
+    """Copy loaded Epochs to one array, volts as µV, and NaN where they lack samples."""
     n_windows = sum(len(source.data) for source in sources)
-    shape = n_windows, len(sources[0].rows), sources[0].n_times
-    data = np.empty(shape, np.float32)
+    data = np.empty((n_windows, *shape), np.float32)
     targets = iter(data)
-    for name, epochs, info, rows, *_ in sources:
+    for (name, epochs, info, rows, *_), place in zip(sources, places, strict=True):
         types = info.get_channel_types()
         scale = np.array([[1e6 if types[row] in _VOLT_TYPES else 1.0] for row in rows])
         samples = epochs.get_data(copy=False)
@@ -205,5 +383,5 @@ def _read_epochs(sources: Sequence[Source]) -> NDArray[np.float32]:
             )
         # Window by window: a scaled copy in float64 would triple the memory.
         for window in samples:
-            next(targets)[:] = window[rows] * scale
+            next(targets)[:] = _put(window[rows] * scale, place, shape)
     return data

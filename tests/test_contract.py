@@ -80,7 +80,8 @@ def test_tables_are_complete():
     public = {getattr(braindecode_biot, name) for name in braindecode_biot.__all__}
     classes = {cls for cls in public if isinstance(cls, type)}
     assert {c for c in classes if issubclass(c, EEGModuleMixin)} == set(MODELS)
-    assert {c for c in classes if issubclass(c, BaseEstimator)} == set(ESTIMATORS)
+    estimators = {c for c in classes if issubclass(c, BaseEstimator)}
+    assert {c for c in estimators if hasattr(c, "predict")} == set(ESTIMATORS)
 
 
 @pytest.mark.parametrize("cls", MODELS + ESTIMATORS)

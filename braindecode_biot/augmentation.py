@@ -1,0 +1,129 @@
+"""Missing data made on purpose, so that a model learns to do without.
+
+Owns :class:`RandomMissing`, in the form of braindecode's transforms. Must not know the
+model nor how it is trained.
+"""
+
+from numbers import Integral
+from typing import Any
+
+import torch
+from braindecode.augmentation import Transform
+from torch import Tensor
+
+__all__ = ["RandomMissing"]
+
+
+def remove(
+    X: Tensor, y: Tensor, *, channels: Tensor, starts: Tensor, mask_len_samples: int
+) -> tuple[Tensor, Tensor]:
+    """Write NaN over channels and segments.
+
+    Parameters
+    ----------
+    X : Tensor, shape (batch, n_chans, n_times)
+        Windows.
+    y : Tensor, shape (batch,)
+        Labels, which stay.
+    channels : Tensor of bool, shape (batch, n_chans)
+        Channels to remove.
+    starts : Tensor of int, shape (batch, n_chans, n_segments)
+        Where removed segments begin, in samples; a negative number of at least their
+        length removes nothing.
+    mask_len_samples : int
+        Length of a segment.
+
+    Returns
+    -------
+    X, y : Tensor
+        Windows with NaN, and the labels.
+    """
+    since = torch.arange(X.shape[2], device=X.device) - starts[..., None]
+    inside = ((since >= 0) & (since < mask_len_samples)).any(2)
+    return X.masked_fill(inside | channels[..., None], torch.nan), y
+
+
+class RandomMissing(Transform):
+    """Remove random channels and random segments of the others, as NaN.
+
+    The damage of the paper's study of missing data (section 3.4): from each window up
+    to ``max_channels`` channels, and from each other channel up to ``max_segments``
+    segments. How many is drawn anew for each window and channel. One channel of each
+    window stays as it is, so that something is always left. For models with
+    ``missing="mask"``.
+
+    Parameters
+    ----------
+    probability : float
+        Share of the windows that are damaged.
+    max_segments : int
+        Segments that a channel loses at most. They may overlap.
+    mask_len_samples : int
+        Length of a segment in samples; the paper's half second is 100 at 200 Hz.
+    max_channels : int
+        Channels that a window loses at most; one always stays.
+    random_state : int | numpy.random.RandomState | None
+        Seed.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+
+    References
+    ----------
+    Yang, C., Westover, M.B. and Sun, J., 2023. BIOT: Biosignal Transformer for
+    Cross-data Learning in the Wild. NeurIPS. doi:10.48550/arXiv.2305.10351
+
+    Examples
+    --------
+    >>> import torch
+    >>> transform = RandomMissing(1, mask_len_samples=20, random_state=0)
+    >>> X, y = transform(torch.ones(8, 6, 200), torch.zeros(8))
+    >>> bool(X.isnan().any()), bool(X.isnan().all(2).all(1).any())
+    (True, False)
+    """
+
+    operation = staticmethod(remove)
+
+    def __init__(
+        self,
+        probability: float = 0.5,
+        max_segments: int = 5,
+        mask_len_samples: int = 100,
+        max_channels: int = 4,
+        random_state: Any = None,
+    ) -> None:
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability must be from 0 to 1, got {probability!r}.")
+        counts = dict(max_segments=0, mask_len_samples=1, max_channels=0)
+        for name, least in counts.items():
+            value = locals()[name]
+            if not isinstance(value, Integral) or value < least:
+                raise ValueError(
+                    f"{name} must be a whole number ≥ {least}, got {value!r}."
+                )
+        super().__init__(probability, random_state)
+        self.max_segments = max_segments
+        self.mask_len_samples = mask_len_samples
+        self.max_channels = max_channels
+
+    def get_augmentation_params(self, *batch: Tensor) -> dict[str, Any]:
+        """Draw what is removed from each window of the batch ``(X, y)``."""
+        X = batch[0]
+        n, n_chans, n_times = X.shape
+        # In a random order of the channels, the first few are lost, and the last stays.
+        order = self.rng.random_sample((n, n_chans)).argsort(1).argsort(1)
+        n_lost = self.rng.randint(0, min(self.max_channels, n_chans - 1) + 1, (n, 1))
+        last = max(1, n_times - self.mask_len_samples + 1)
+        starts = self.rng.randint(0, last, (n, n_chans, self.max_segments))
+        n_segments = self.rng.randint(0, self.max_segments + 1, (n, n_chans, 1))
+        n_segments[order == n_chans - 1] = 0
+        starts[
+            torch.arange(self.max_segments).numpy() >= n_segments
+        ] = -self.mask_len_samples
+        return {
+            "channels": torch.as_tensor(order < n_lost, device=X.device),
+            "starts": torch.as_tensor(starts, device=X.device),
+            "mask_len_samples": self.mask_len_samples,
+        }
