@@ -3,7 +3,8 @@
     python benchmarks/speed.py [--repeats 15] [--json FILE]
 
 The two take turns within one process, so that whatever else the machine does hits both;
-medians are compared. Parity is asserted before anything is timed.
+medians are compared. Parity is asserted before anything is timed. A second table tells
+what the option to mask missing data costs, on complete batches and on others.
 """
 
 import argparse
@@ -79,8 +80,39 @@ def interleave(runs: list[Callable[[], None]], repeats: int) -> list[list[float]
     return times
 
 
+def masking_table(repeats: int) -> list[dict[str, object]]:
+    """Time a model with missing="mask" against one without."""
+    print("\n| batch of 32 | without the option (ms) | missing='mask' (ms) | cost |")
+    print("|---|---|---|---|")
+    rows: list[dict[str, object]] = []
+    shape = dict(n_chans=16, n_times=2000, n_outputs=2)
+    plain, masking = BIOT(**shape), BIOT(**shape, missing="mask")
+    masking.load_state_dict(plain.state_dict())
+    complete = torch.randn(32, 16, 2000)
+    gaps, few, short = complete.clone(), complete.clone(), complete.clone()
+    gaps[::2, ::3, 700:800] = torch.nan
+    few[:, 2:] = torch.nan
+    short[..., 1000:] = torch.nan
+    for name, x, work in [
+        ("inference, complete", complete, infer),
+        ("training step, complete", complete, train),
+        ("inference, a gap in every sixth channel", gaps, infer),
+        ("training step, a gap in every sixth channel", gaps, train),
+        ("inference, 2 of 16 channels there", few, infer),
+        ("inference, 5 of 10 s there", short, infer),
+    ]:
+        seen = interleave([work(plain, complete), work(masking, x)], repeats)
+        without, with_mask = (statistics.median(times) for times in seen)
+        cost = 100 * (with_mask / without - 1)
+        print(
+            f"| {name} | {without:.0f} | {with_mask:.0f} | {cost:+.0f} % |", flush=True
+        )
+        rows.append(dict(work=name, without_ms=seen[0], mask_ms=seen[1]))
+    return rows
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--json", type=Path, help="also write the numbers here")
@@ -91,7 +123,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {cpu} threads, {args.repeats} repeats\n")
     print("| work | braindecode (ms) | this package (ms) | ratio |")
     print("|---|---|---|---|")
-    rows = []
+    rows: list[dict[str, object]] = []
     for name, (batch, n_chans, n_times) in (INFERENCE | TRAINING).items():
         x = torch.randn(batch, n_chans, n_times)
         ours, host = pair(n_chans, n_times)
@@ -107,6 +139,7 @@ def main() -> None:
             flush=True,
         )
         rows.append(dict(work=name, braindecode_ms=seen[0], ours_ms=seen[1]))
+    rows += masking_table(args.repeats)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1))
 

@@ -340,7 +340,13 @@ def _united(
     for source in sources:
         for row in source.rows if source.info is not None else ():
             ch = source.info["chs"][row]
-            known.setdefault(canonical(ch["ch_name"]), ch)
+            same = known.setdefault(canonical(ch["ch_name"]), ch)
+            if (ch["kind"], ch["unit"]) != (same["kind"], same["unit"]):
+                raise ValueError(
+                    f"{source.name} has {ch['ch_name']!r} with kind {ch['kind']!r} and "
+                    f"unit {ch['unit']!r}, another recording with {same['kind']!r} and "
+                    f"{same['unit']!r}, expected the same (epochs.set_channel_types)."
+                )
     if names is None:
         names = [ch["ch_name"] for ch in known.values()]
     elif sources[0].info is not None:

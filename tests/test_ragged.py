@@ -148,6 +148,13 @@ class TestStackWindows:
         with pytest.raises(ValueError, match="'T3' and 'T7'"):
             stack_windows([epochs])
 
+    def test_a_channel_of_another_type(self, mixed):
+        other = mixed[1].copy().set_channel_types({"EEG C3-REF": "ecg"})
+        with pytest.raises(
+            ValueError, match=r"item 1 has 'EEG C3-REF' with kind .*ECG"
+        ):
+            stack_windows([mixed[0], other], picks=["eeg", "ecg"])
+
     def test_other_rates(self, mixed):
         other = mixed[1].copy().resample(20)
         with pytest.raises(ValueError, match=r"item 1 does not match .* 20 Hz"):
