@@ -7,6 +7,7 @@ model nor how it is trained.
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from braindecode.augmentation import Transform
 from torch import Tensor
@@ -103,6 +104,8 @@ class RandomMissing(Transform):
                 raise ValueError(
                     f"{name} must be a whole number ≥ {least}, got {value!r}."
                 )
+        if random_state is None:  # fresh entropy, not NumPy's global state
+            random_state = np.random.RandomState()
         super().__init__(probability, random_state)
         self.max_segments = max_segments
         self.mask_len_samples = mask_len_samples

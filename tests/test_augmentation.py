@@ -54,6 +54,7 @@ def test_it_follows_its_seed_and_nothing_else():
     np.random.seed(0)  # noqa: NPY002
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     first, second, other = damage(), damage(), damage(random_state=1)
+    assert not torch.equal(damage(random_state=None).isnan(), first.isnan())
     assert torch.equal(first.isnan(), second.isnan())
     assert not torch.equal(first.isnan(), other.isnan())
     assert (np.random.get_state()[1] == before).all()  # noqa: NPY002

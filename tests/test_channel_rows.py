@@ -154,6 +154,14 @@ class TestPositions:
         with pytest.raises(ValueError, match="knows no electrode"):
             model(torch.randn(1, 2, 40), pos=pos)
 
+    def test_zero_is_no_position(self):
+        chs_info = [*placed("C3", "C4"), {"ch_name": "ECG", "loc": [0.0] * 12}]
+        model = BIOT(**SMALL, chs_info=chs_info).eval()
+        pos = self.where("C3", "C4", "Cz")[None]
+        pos[0, 2] = 0
+        with pytest.raises(ValueError, match="Channel 2 of window 0"):
+            model(torch.randn(1, 3, 40), pos=pos)
+
     def test_the_same_electrode_twice(self, model):
         pos = self.where("C3", "C4", "C3")[None].repeat(2, 1, 1)
         ch_mask = torch.tensor([[True, True, False], [True, True, True]])
