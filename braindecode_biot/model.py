@@ -1,8 +1,8 @@
 """BIOT as a braindecode model: tokens, encoder and head put together.
 
-Composition only. What a token is stands in ``tokens``, which channel is which in
-``channel_rows``, what the transformer does in ``encoder``, and the names of weights
-elsewhere in ``weights``.
+Composition only. What a token is stands in ``tokens``, what is missing of a window in
+``missing``, which channel is which in ``channel_rows``, what the transformer does in
+``encoder``, and the names of weights elsewhere in ``weights``.
 """
 
 from collections import OrderedDict
@@ -17,14 +17,13 @@ from torch import Tensor, nn
 from braindecode_biot.channel_rows import ChannelRows
 from braindecode_biot.channels import vocabulary
 from braindecode_biot.encoder import Encoder
+from braindecode_biot.missing import find_missing, trim, whole_tokens
 from braindecode_biot.tokens import (
     TokenEmbedding,
     check_geometry,
     frame,
     scale_q95,
     spectra,
-    trim,
-    whole_frames,
 )
 from braindecode_biot.weights import braindecode_names, drop_position_table
 
@@ -249,15 +248,12 @@ class BIOT(EEGModuleMixin, nn.Module):
             checked in a compiled graph: logits are NaN there instead.
         """
         self._check_shapes(x, pos, ch_mask)
-        missing, rows = self._missing(x, ch_mask), self.channels(pos, ch_mask)
-        rows = rows[..., : x.shape[1]]
+        missing = find_missing(x, ch_mask, self.missing)
+        rows = self.channels(pos, ch_mask)[..., : x.shape[1]]
         present = None
         if missing is not None:
-            if _has_values(x):
-                x, missing, rows = trim(x, missing, rows, self.token_size)
-            present = whole_frames(missing, self.token_size, self.hop_length)
-            present = present.flatten(1)
-            _check_tokens(present)
+            x, missing, rows = trim(x, missing, rows, self.token_size)
+            present = whole_tokens(missing, self.token_size, self.hop_length)
         tokens = self.tokens(self.spectra(x, missing), rows)
         embedding = self.encoder(tokens, present)
         if return_features:
@@ -373,34 +369,6 @@ class BIOT(EEGModuleMixin, nn.Module):
         fewer = ch_mask is not None and self.channel_names is None
         return n_chans == self.n_chans or (fewer and n_chans < self.n_chans)
 
-    def _missing(self, x: Tensor, ch_mask: Tensor | None) -> Tensor | None:
-        """Tell which samples are missing; None where surely none is."""
-        padded = None if ch_mask is None else ~ch_mask[..., None]
-        if not _has_values(x):
-            unknown = x.isnan() if self.missing == "mask" else None
-            if padded is None:
-                return unknown
-            return padded.expand_as(x) if unknown is None else padded | unknown
-        if x.shape[0] == 0:
-            raise ValueError("Got a batch of no windows.")
-        if padded is not None and padded.any():
-            x = x.masked_fill(padded, 0)
-        else:
-            padded = None
-        # NaN and inf outlive a sum: sound data cost one pass and no memory.
-        if torch.isfinite(x.sum()) or torch.isfinite(x).all():
-            return None if padded is None else padded.expand_as(x)
-        bad = (x.isinf() if self.missing == "mask" else ~x.isfinite()).any(-1)
-        if bad.any():
-            kind = "inf" if self.missing == "mask" else "NaN or inf"
-            raise ValueError(
-                f"{kind} in {int(bad.any(1).sum())} of {x.shape[0]} windows, in "
-                f"channels {bad.any(0).nonzero().flatten().tolist()}. Leave out those "
-                "windows or channels, or interpolate them, before the model; or mark "
-                "what is missing with NaN and make the model with missing='mask'."
-            )
-        return x.isnan() if padded is None else padded | x.isnan()
-
     def _make_config_plain(self) -> None:
         """Turn NumPy scalars into Python's, for the host drops what JSON cannot hold.
 
@@ -412,22 +380,3 @@ class BIOT(EEGModuleMixin, nn.Module):
         given.update(plain)
         if hasattr(self, "_hub_mixin_config"):  # where huggingface_hub is installed
             self._hub_mixin_config.update(plain)
-
-
-def _has_values(x: Tensor) -> bool:
-    """Tell whether a tensor's values can be asked.
-
-    They cannot in a compiled or exported graph, nor of a tensor that has none.
-    """
-    return not (torch.compiler.is_compiling() or x.is_meta)
-
-
-def _check_tokens(present: Tensor) -> None:
-    """Refuse windows of which nothing is left, shape (batch, n_tokens)."""
-    if _has_values(present) and not (kept := present.any(1)).all():
-        empty = (~kept).nonzero().flatten().tolist()
-        raise ValueError(
-            f"Every token is missing in {len(empty)} of {len(kept)} windows of the "
-            f"batch: {empty[:5]}. A token is there if none of its samples is NaN. "
-            "Leave out those windows."
-        )

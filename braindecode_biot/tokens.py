@@ -5,9 +5,6 @@ a plain function of tensors or one small module::
 
     windows ─scale_q95─▶ ─frame─▶ ─spectra─▶ ─TokenEmbedding─▶ tokens
 
-What is missing goes beside them, as a mask of samples (:func:`trim` drops what no
-window has) and then of tokens (:func:`whole_frames`).
-
 Must not know recordings (no mne) nor what becomes of the tokens (no encoder).
 """
 
@@ -24,8 +21,6 @@ __all__ = [
     "frame",
     "scale_q95",
     "spectra",
-    "trim",
-    "whole_frames",
 ]
 
 
@@ -140,69 +135,6 @@ def scale_q95(x: Tensor, missing: Tensor | None = None) -> Tensor:
     # Dividing by the rounding noise of a filter's tail would only overflow later.
     next_to_zero = q95 <= 1e-9 * largest[..., :1]
     return x / q95.masked_fill(flat | next_to_zero, math.inf)
-
-
-def trim(
-    x: Tensor, missing: Tensor, rows: Tensor, least: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Leave out what no window of the batch has, for speed.
-
-    Parameters
-    ----------
-    x : Tensor, shape (batch, n_chans, n_times)
-        Windows.
-    missing : Tensor of bool, shape (batch, n_chans, n_times)
-        Samples that are not there.
-    rows : Tensor of int, shape (n_chans,) or (batch, n_chans)
-        Rows of the channels in the table of channel tokens.
-    least : int
-        Samples to keep at least.
-
-    Returns
-    -------
-    x, missing, rows : Tensor
-        Without channels, and without samples at the end, that are missing in all
-        windows; at least one channel stays.
-
-    Examples
-    --------
-    >>> x = torch.tensor([[[1.0, 2.0, torch.nan], [torch.nan] * 3]])
-    >>> trim(x, x.isnan(), torch.tensor([0, 1]), least=1)
-    (tensor([[[1., 2.]]]), tensor([[[False, False]]]), tensor([0]))
-    """
-    there = ~missing.all(0)
-    chans = there.any(1).nonzero().flatten()
-    if not len(chans):
-        chans = chans.new_zeros(1)
-    times = there.any(0).nonzero().flatten()
-    stop = max(least, int(times[-1]) + 1 if len(times) else 0)
-    if len(chans) < x.shape[1]:
-        x, missing, rows = x[:, chans], missing[:, chans], rows[..., chans]
-    return x[..., :stop], missing[..., :stop], rows
-
-
-def whole_frames(missing: Tensor, token_size: int, hop_length: int) -> Tensor:
-    """Tell which frames touch no missing sample.
-
-    Parameters
-    ----------
-    missing : Tensor of bool, shape (..., n_times)
-        Samples that are not there.
-    token_size, hop_length : int
-        As for :func:`frame`.
-
-    Returns
-    -------
-    Tensor of bool, shape (..., n_frames)
-        Frames that are whole.
-
-    Examples
-    --------
-    >>> missing = torch.tensor([False, False, False, False, True, False])
-    >>> whole_frames(missing, token_size=2, hop_length=1)
-    tensor([ True,  True,  True, False, False])
-    """
-    return ~frame(missing, token_size, hop_length).any(-1)
 
 
 def frame(x: Tensor, token_size: int, hop_length: int) -> Tensor:
