@@ -1,0 +1,541 @@
+"""From a recording's own electrodes to the channels a model was trained on.
+
+Owns the montage of a recording (:func:`to_montage`), and the account of how it came
+about (:class:`MontageReport`). Which channels follow from which, by their names, is
+``channels``'; what becomes of samples, ``derivations``'. Must not import torch.
+"""
+
+import math
+import numbers
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import mne
+import numpy as np
+import pandas as pd
+from mne.io.constants import FIFF
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from braindecode_biot.channels import (
+    ChannelGraph,
+    Derivation,
+    Electrode,
+    ambiguous,
+    parse,
+    vocabulary,
+)
+from braindecode_biot.derivations import Path, derive, is_bad, read_samples
+from braindecode_biot.sources import some
+
+__all__ = ["MontageReport", "MontageRow", "ToMontage", "montage_report", "to_montage"]
+
+# Sampling rate of the pretrained weights, in Hz, and the part of it below which a
+# low-pass takes away much of what they know.
+_RATE, _LOWPASS = 200.0, 0.35
+
+
+class MontageRow(NamedTuple):
+    """How one channel of a montage comes about.
+
+    Attributes
+    ----------
+    channel : str
+        Its name in the montage.
+    status : {"found", "renamed", "reversed", "derived", "missing"}
+        A channel of the recording, the same under another name, the same with its
+        sign changed, a combination of several, or none of these.
+    formula : str
+        Of which channels it consists, by their names in the recording.
+    note : str
+        Why it is missing, or what else there is to know.
+    """
+
+    channel: str
+    status: str
+    formula: str
+    note: str
+
+
+@dataclass(frozen=True)
+class MontageReport:
+    """How a montage comes about from a recording.
+
+    Attributes
+    ----------
+    montage : str
+        What was asked for: ``"tcp-16"``, ``"tcp-18"`` or ``"own"``.
+    rows : tuple of MontageRow
+        The channels of the montage, in its order.
+    unused : tuple of str
+        Channels of the recording that no row needs.
+    """
+
+    montage: str
+    rows: tuple[MontageRow, ...]
+    unused: tuple[str, ...]
+
+    @property
+    def found(self) -> list[str]:
+        """Channels that the recording has by these names."""
+        return self._having("found")
+
+    @property
+    def renamed(self) -> list[str]:
+        """Channels that the recording has by other names."""
+        return self._having("renamed")
+
+    @property
+    def reversed(self) -> list[str]:
+        """Channels that the recording has with the opposite sign."""
+        return self._having("reversed")
+
+    @property
+    def derived(self) -> list[str]:
+        """Channels that are sums or differences of several."""
+        return self._having("derived")
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Channels that the recording cannot give, and why."""
+        return {row.channel: row.note for row in self.rows if row.status == "missing"}
+
+    @property
+    def coverage(self) -> float:
+        """Share of the montage that the recording can give, 0 to 1."""
+        return 1 - len(self.missing) / len(self.rows)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Give the rows as a table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With the columns of :class:`MontageRow`.
+        """
+        return pd.DataFrame(self.rows, columns=MontageRow._fields)
+
+    def __str__(self) -> str:
+        """Lay the rows out as a table."""
+        table = [("channel", "status", "from", "note"), *self.rows]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
+        n_there = len(self.rows) - len(self.missing)
+        head = f"Montage {self.montage}: {n_there} of {len(self.rows)} channels"
+        foot = f"Not used: {', '.join(self.unused) or 'none'}"
+        return "\n".join([head, *lines, foot])
+
+    __repr__ = __str__
+
+    def _having(self, status: str) -> list[str]:
+        return [row.channel for row in self.rows if row.status == status]
+
+
+def to_montage(
+    inst: Any,
+    montage: str | Sequence[str] = "tcp-18",
+    *,
+    on_missing: str = "nan",
+    sfreq: float | None = _RATE,
+    use_bads: bool = False,
+    upsample: bool = False,
+    return_report: bool = False,
+) -> Any:
+    """Derive the channels of a montage, at one sampling rate.
+
+    Names are read as by :func:`~braindecode_biot.channels.parse`, so that
+    ``EEG T3-REF`` counts as T7. A derivation A−B comes from a channel A−B or B−A; else
+    from two channels with the same reference or an electrode in common; else from a
+    longer chain (FP1-F7 and F7-T7 give FP1-T7). Electrodes with different references
+    are not subtracted from each other.
+
+    Parameters
+    ----------
+    inst : mne.io.BaseRaw or mne.BaseEpochs
+        The recording, or windows of it. It stays as it is; of a recording that is not
+        loaded, only the channels needed are read.
+    montage : str or sequence of str
+        ``"tcp-16"`` or ``"tcp-18"``, or a list of electrodes (``"C3"``: against the
+        recording's reference, whatever that is; ``"C3-LE"``: against the linked ears),
+        derivations (``"C3-A2"``) and other channels by their names (``"ECG"``).
+    on_missing : {"nan", "drop", "raise"}
+        Whether a channel that the recording cannot give becomes NaN, is left out, or
+        is an error.
+    sfreq : float or None
+        Sampling rate in Hz, by default that of the pretrained weights. None keeps the
+        recording's.
+    use_bads : bool
+        Whether to derive from channels in ``info["bads"]`` too. What comes of them is
+        marked as bad.
+    upsample : bool
+        Whether a recording of a lower sampling rate may be brought to ``sfreq``.
+    return_report : bool
+        Whether to return the report as well.
+
+    Returns
+    -------
+    inst : mne.io.RawArray or mne.EpochsArray
+        The montage's channels, in its order and by its names. Derivations have the
+        midpoint of their electrodes as position where both are known. Samples that
+        were NaN are NaN. Annotations of single channels go to what derives from these.
+        Projectors are left out.
+    report : MontageReport
+        How each came about. Only if ``return_report``.
+
+    Raises
+    ------
+    ValueError
+        The recording can give no channel of the montage, or lacks one with
+        ``on_missing="raise"``; two channels that differ have the same name; the
+        channels of a derivation differ in unit; the recording's sampling rate is too
+        low; or an argument has none of its values.
+    TypeError
+        ``inst`` is neither Raw nor Epochs, or ``montage`` no sequence of strings.
+
+    Warns
+    -----
+    UserWarning
+        The recording lost high frequencies, by a low-pass below 0.35 ``sfreq``, that
+        the pretrained weights know; single electrodes have a reference that is unknown
+        or not the same for all; or projectors are not applied.
+
+    Examples
+    --------
+    >>> from braindecode_biot.datasets import load_absence
+    >>> raw = to_montage(load_absence(), "tcp-16")
+    >>> raw.ch_names[:3], raw.info["sfreq"]
+    (['FP1-F7', 'F7-T7', 'T7-P7'], 200.0)
+    """
+    _check_arguments(montage, on_missing, sfreq)
+    out, report, messages = _convert(
+        inst, montage, on_missing, sfreq, use_bads, upsample
+    )
+    for message in messages:
+        warnings.warn(message, UserWarning, stacklevel=2)
+    return (out, report) if return_report else out
+
+
+def montage_report(
+    inst: Any, montage: str | Sequence[str] = "tcp-18", *, use_bads: bool = False
+) -> MontageReport:
+    """Say how a montage would come about, without deriving it.
+
+    Parameters
+    ----------
+    inst, montage, use_bads
+        As for :func:`to_montage`.
+
+    Returns
+    -------
+    MontageReport
+        Prints as a table.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As for :func:`to_montage`; that channels are missing is no error here.
+
+    Examples
+    --------
+    >>> from braindecode_biot.datasets import load_absence
+    >>> montage_report(load_absence(), ["T7-P7", "C3-A2", "FCz"])
+    Montage own: 2 of 3 channels
+    channel  status   from     note
+    T7-P7    derived  T3 − T5
+    C3-A2    derived  C3 − A2
+    FCz      missing           no channel holds FCZ
+    Not used: Fp1, Fp2, F3, F4, C4, P3, P4, O1, O2, F7, F8, T4, T6, Fz, Cz, Pz, A1
+    """
+    return _plan(inst, montage, use_bads)[0]
+
+
+class ToMontage(TransformerMixin, BaseEstimator):
+    """:func:`to_montage` as a step of a scikit-learn pipeline.
+
+    Parameters
+    ----------
+    montage, on_missing, sfreq, use_bads, upsample
+        As for :func:`to_montage`.
+
+    Attributes
+    ----------
+    report_ : MontageReport, or list of them
+        On what was transformed last.
+
+    Examples
+    --------
+    >>> from braindecode_biot.datasets import load_absence
+    >>> step = ToMontage("tcp-16")
+    >>> len(step.fit_transform(load_absence()).ch_names), step.report_.coverage
+    (16, 1.0)
+    """
+
+    def __init__(
+        self,
+        montage: str | Sequence[str] = "tcp-18",
+        *,
+        on_missing: str = "nan",
+        sfreq: float | None = _RATE,
+        use_bads: bool = False,
+        upsample: bool = False,
+    ) -> None:
+        self.montage = montage
+        self.on_missing = on_missing
+        self.sfreq = sfreq
+        self.use_bads = use_bads
+        self.upsample = upsample
+
+    def fit(self, X: Any = None, y: Any = None) -> "ToMontage":
+        """Check the parameters; nothing is learned.
+
+        Parameters
+        ----------
+        X, y
+            Not used.
+
+        Returns
+        -------
+        ToMontage
+            Itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A parameter has none of its values.
+        """
+        _check_arguments(self.montage, self.on_missing, self.sfreq)
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Derive the montage.
+
+        Parameters
+        ----------
+        X : mne.io.BaseRaw, mne.BaseEpochs or list of these
+            The recording or windows.
+
+        Returns
+        -------
+        mne.io.RawArray, mne.EpochsArray or list of these
+            As from :func:`to_montage`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for :func:`to_montage`.
+        """
+        several = isinstance(X, list | tuple)
+        _check_arguments(self.montage, self.on_missing, self.sfreq)
+        made = [
+            _convert(inst, **self.get_params(deep=False))
+            for inst in (X if several else [X])
+        ]
+        for message in dict.fromkeys(text for _, _, texts in made for text in texts):
+            warnings.warn(message, UserWarning, stacklevel=2)
+        instances, reports = [out for out, _, _ in made], [rep for _, rep, _ in made]
+        self.report_ = reports if several else reports[0]
+        return instances if several else instances[0]
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Tell that it needs no fit."""
+        return True
+
+
+def _check_arguments(montage: Any, on_missing: Any, sfreq: Any) -> None:
+    vocabulary(montage)
+    if on_missing not in ("nan", "drop", "raise"):
+        raise ValueError(
+            f"on_missing={on_missing!r}, expected 'nan' (missing channels are NaN), "
+            "'drop' (they are left out) or 'raise' (they are an error)."
+        )
+    is_number = isinstance(sfreq, numbers.Real) and not isinstance(sfreq, bool)
+    if sfreq is not None and not (is_number and 0 < sfreq < math.inf):
+        raise ValueError(
+            f"sfreq={sfreq!r}, expected a positive number in Hz, or None to keep the "
+            "recording's."
+        )
+
+
+def _convert(
+    inst: Any,
+    montage: Any,
+    on_missing: str,
+    sfreq: float | None,
+    use_bads: bool,
+    upsample: bool,
+) -> tuple[Any, MontageReport, list[str]]:
+    """Do what :func:`to_montage` does, and collect its warnings."""
+    if isinstance(inst, mne.BaseEpochs) and not inst.preload:
+        inst = inst.copy().load_data()  # only now it is known which of them are good
+    report, paths = _plan(inst, montage, use_bads)
+    rate = inst.info["sfreq"]
+    target = rate if sfreq is None or math.isclose(sfreq, rate, rel_tol=1e-6) else sfreq
+    _check_missing(inst, report, on_missing)
+    if target > rate and not upsample:
+        raise ValueError(
+            f"The recording has {rate:.10g} Hz, less than sfreq={target:.10g}: its "
+            f"spectrum would be empty from {rate / 2:.10g} to {target / 2:.10g} Hz, "
+            f"where models trained at {target:.10g} Hz expect a signal. Keep the rate "
+            "and train a model at it (sfreq=None), or accept that (upsample=True)."
+        )
+    messages = _doubts(inst, report, paths, target)
+    if on_missing == "drop":
+        there = [row for row, path in enumerate(paths) if path]
+    else:
+        there = list(range(len(paths)))
+    names = [report.rows[row].channel for row in there]
+    out = derive(inst, names, [paths[row] for row in there], target)
+    return out, report, messages
+
+
+def _plan(inst: Any, montage: Any, use_bads: bool) -> tuple[MontageReport, list[Path]]:
+    """Find of which channels each channel of the montage consists."""
+    if not isinstance(inst, mne.io.BaseRaw | mne.BaseEpochs):
+        raise TypeError(
+            f"A {type(inst).__name__} was given, expected mne.io.Raw or mne.Epochs."
+        )
+    info, ch_names = inst.info, inst.ch_names
+    graph = ChannelGraph(ch_names, _obstacles(info, use_bads))
+    rows, paths = [], []
+    for name in vocabulary(montage):
+        path: Path = []
+        notes = []
+        for indices, sign in graph.walk_to(name):
+            index, note = _the_one(inst, indices)
+            path.append((index, sign))
+            notes += [note, f"{ch_names[index]!r} is bad" * is_bad(index, info)]
+        if not path:
+            notes.append(graph.why_missing(name))
+        _check_units(name, path, info)
+        status, formula = _describe(name, path, ch_names)
+        rows.append(MontageRow(name, status, formula, "; ".join(filter(None, notes))))
+        paths.append(path)
+    used = {index for path in paths for index, _ in path}
+    unused = tuple(name for i, name in enumerate(ch_names) if i not in used)
+    label = montage.lower() if isinstance(montage, str) else "own"
+    return MontageReport(label, tuple(rows), unused), paths
+
+
+def _obstacles(info: mne.Info, use_bads: bool) -> dict[str, str]:
+    """Find the channels that are not to be used, and why."""
+    obstacles = {}
+    # BioSemi's caps number electrodes A1 to A32, B1 to B32 and so on, and depth
+    # electrodes their contacts alike: A1, C3 and F4 are other places there.
+    numbered = {"A4", "B4"} <= set(info["ch_names"])
+    for name, ch_type in zip(info["ch_names"], info.get_channel_types(), strict=True):
+        is_named = parse(name) is not None
+        if is_named and ch_type == "csd":
+            obstacles[name] = f"{name!r} is a current source density, no potential"
+        elif is_named and ch_type != "eeg":
+            obstacles[name] = f"{name!r} is of type {ch_type}, not eeg"
+        elif is_named and numbered and re.fullmatch(r"[A-H]\d+", name):
+            obstacles[name] = f"{name!r} is a number like A4 and B4, no position"
+        elif name in info["bads"] and not use_bads:
+            obstacles[name] = f"{name!r} is bad"
+    return obstacles
+
+
+def _the_one(inst: Any, indices: list[int]) -> tuple[int, str]:
+    """Choose among channels of one name, which must hold the same samples."""
+    if len(indices) == 1:
+        return indices[0], ""
+    names = [inst.ch_names[index] for index in indices]
+    first, *others = np.moveaxis(read_samples(inst, indices), -2, 0)
+    if not all(np.array_equal(first, other, equal_nan=True) for other in others):
+        raise ambiguous(names)
+    return indices[0], f"the same as {', '.join(map(repr, names[1:]))}"
+
+
+def _check_units(name: str, path: Path, info: mne.Info) -> None:
+    channels = [info["chs"][index] for index, _ in path]
+    if len({(int(ch["unit"]), int(ch["unit_mul"])) for ch in channels}) > 1:
+        units = ", ".join(
+            f"{ch['ch_name']!r} in {ch['unit']} × {ch['unit_mul']}" for ch in channels
+        )
+        raise ValueError(
+            f"{name} would combine channels of different units: {units}. Bring them to "
+            "one unit: raw.apply_function and raw.set_channel_types."
+        )
+
+
+def _describe(name: str, path: Path, ch_names: Sequence[str]) -> tuple[str, str]:
+    """Give the status and the formula of a row."""
+    formula = ""
+    for index, sign in path:
+        text = ch_names[index]
+        if isinstance(parse(text), Derivation) and (len(path) > 1 or sign < 0):
+            text = f"({text})"
+        if formula:
+            formula += f" {'+' if sign > 0 else '−'} {text}"
+        else:
+            formula = text if sign > 0 else f"−{text}"
+    if not path:
+        return "missing", formula
+    if len(path) > 1:
+        return "derived", formula
+    if path[0][1] < 0:
+        return "reversed", formula
+    return ("found" if formula == name else "renamed"), formula
+
+
+def _check_missing(inst: Any, report: MontageReport, on_missing: str) -> None:
+    if not report.missing or (on_missing != "raise" and report.coverage):
+        return
+    reasons = "\n".join(f"  {name}: {why}" for name, why in report.missing.items())
+    remedy = "Set names and types (raw.rename_channels, raw.set_channel_types)"
+    if report.coverage:
+        remedy += ", or go without them (on_missing='nan' or 'drop')"
+    raise ValueError(
+        f"Of {len(report.rows)} channels of the montage {report.montage}, the "
+        f"recording cannot give {len(report.missing)}:\n{reasons}\nIt has "
+        f"{inst.ch_names}. {remedy}."
+    )
+
+
+def _doubts(
+    inst: Any, report: MontageReport, paths: list[Path], sfreq: float
+) -> list[str]:
+    """Say what sets these data apart from those that a model was trained on."""
+    info, messages = inst.info, []
+    # Upsampling has been agreed to, and what it leaves empty with it.
+    lowest = _LOWPASS * min(sfreq, info["sfreq"])
+    if report.montage != "own" and sfreq == _RATE and info["lowpass"] < lowest:
+        messages.append(
+            f"The recording is low-pass filtered at {info['lowpass']:.10g} Hz, so that "
+            f"its spectrum is empty from there to {sfreq / 2:.10g} Hz, where the "
+            "pretrained weights expect a signal. Read a recording without that filter, "
+            "or give all data the same (raw.filter) and fine-tune on these."
+        )
+    references = {
+        row.channel: parsed.reference
+        for row, path in zip(report.rows, paths, strict=True)
+        if len(path) == 1
+        and isinstance(parsed := parse(inst.ch_names[path[0][0]]), Electrode)
+    }
+    is_set = info["custom_ref_applied"] or any(
+        proj["active"] and proj["kind"] == FIFF.FIFFV_PROJ_ITEM_EEG_AVREF
+        for proj in info["projs"]
+    )
+    kinds = set(references.values())
+    if len(kinds) > 1 or (not is_set and kinds & {None, "REF"}):
+        listed = [f"{name} ({ref or 'unnamed'})" for name, ref in references.items()]
+        messages.append(
+            "Single electrodes carry their reference, which a model learns with them: "
+            f"{some(listed)}. Give all data the same (raw.set_eeg_reference), or ask "
+            "for derivations such as 'C3-A2'."
+        )
+    used = {inst.ch_names[index] for path in paths for index, _ in path}
+    if delayed := [
+        proj["desc"]
+        for proj in info["projs"]
+        if not proj["active"]
+        and proj["kind"] != FIFF.FIFFV_PROJ_ITEM_EEG_AVREF  # cancels in differences
+        and used.intersection(proj["data"]["col_names"])
+    ]:
+        messages.append(
+            f"The projectors {delayed} are not applied, and the montage leaves them "
+            "out. Apply them first (raw.apply_proj)."
+        )
+    return messages
