@@ -356,6 +356,20 @@ class TestKeeps:
         np.testing.assert_array_equal(events[0][0], events[1][0])
         assert raw.annotations == before.annotations
 
+    @pytest.mark.parametrize("date", [None, DAY])
+    def test_windows_leave_out_what_was_marked_bad(self, date):
+        raw = make_raw(sfreq=256.0, n_times=2560)
+        raw.set_meas_date(date)
+        raw.set_annotations(mne.Annotations([3.2, 8.5], [1.0, 0.1], ["BAD_a", "bad b"]))
+        raw.crop(1, 9.5)
+        windows = [
+            mne.make_fixed_length_epochs(inst, 1.0, preload=True, verbose="error")
+            for inst in (raw, to_montage(raw, sfreq=200))
+        ]
+        starts = [epochs.events[:, 0] / epochs.info["sfreq"] for epochs in windows]
+        np.testing.assert_allclose(starts[1], starts[0], atol=0.01)
+        np.testing.assert_allclose(starts[0] - raw.first_time, [0, 1, 4, 5, 6])
+
     @pytest.mark.parametrize("preload", [True, False])
     @pytest.mark.parametrize("sfreq", [None, 100.0])
     def test_epochs(self, preload, sfreq):

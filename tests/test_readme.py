@@ -26,7 +26,11 @@ def test_the_python_snippets_run(tmp_path, monkeypatch, capsys):
     assert names["features"].shape == (8, 256)
     assert names["scores"].shape == (3,)
     assert (tmp_path / "scores.png").stat().st_size > 10_000
-    assert "A1" in capsys.readouterr().out
+    assert names["X"].shape == (396, 18, 400)
+    assert len(names["bipolar"].ch_names) == 18
+    printed = capsys.readouterr().out
+    assert "Montage tcp-18: 14 of 18 channels" in printed
+    assert "A1" in printed
 
 
 def test_the_make_targets_exist():
