@@ -50,8 +50,9 @@ class RandomMissing(Transform):
     The damage of the paper's study of missing data (section 3.4): from each window up
     to ``max_channels`` channels, and from each other channel up to ``max_segments``
     segments. How many is drawn anew for each window and channel. One channel of each
-    window stays as it is, so that something is always left. For models with
-    ``missing="mask"``.
+    window stays as it is, so that something is always left: one without gaps, or with
+    four times ``mask_len_samples`` between them. A window without such a channel stays
+    as it is. For models with ``missing="mask"``.
 
     Parameters
     ----------
@@ -62,7 +63,7 @@ class RandomMissing(Transform):
     mask_len_samples : int
         Length of a segment in samples; the paper's half second is 100 at 200 Hz.
     max_channels : int
-        Channels that a window loses at most; one always stays.
+        Channels that a window loses at most, of those that are there.
     random_state : int | numpy.random.RandomState | None
         Seed.
 
@@ -115,16 +116,28 @@ class RandomMissing(Transform):
         """Draw what is removed from each window of the batch ``(X, y)``."""
         X = batch[0]
         n, n_chans, n_times = X.shape
-        # In a random order of the channels, the first few are lost, and the last stays.
-        order = self.rng.random_sample((n, n_chans)).argsort(1).argsort(1)
-        n_lost = self.rng.randint(0, min(self.max_channels, n_chans - 1) + 1, (n, 1))
+        missing = X.isnan().cpu()
+        there = (~missing.all(2)).numpy()
+        # The channel that stays is one that is whole, or whole for long.
+        time = torch.arange(n_times)
+        last_gap = missing.long().mul(time + 1).cummax(2).values
+        longest = (time + 1 - last_gap).amax(2).numpy()
+        may_stay = longest >= min(n_times, 4 * self.mask_len_samples)
+        dice = self.rng.random_sample((n, n_chans))
+        stays = (dice - 2 * may_stay).argmin(1)
+        # In a random order of the other channels that are there, the first are lost.
+        dice[np.arange(n), stays] = 2
+        order = (dice + 3 * ~there).argsort(1).argsort(1)
+        most = np.minimum(self.max_channels, there.sum(1) - 1).clip(0)
+        n_lost = self.rng.randint(0, most + 1)[:, np.newaxis]
         last = max(1, n_times - self.mask_len_samples + 1)
         starts = self.rng.randint(0, last, (n, n_chans, self.max_segments))
         n_segments = self.rng.randint(0, self.max_segments + 1, (n, n_chans, 1))
-        n_segments[order == n_chans - 1] = 0
-        starts[
-            torch.arange(self.max_segments).numpy() >= n_segments
-        ] = -self.mask_len_samples
+        n_segments[np.arange(n), stays] = 0
+        # Of windows of which next to nothing is there, nothing is removed.
+        spared = ~may_stay.any(1)
+        n_segments[spared], n_lost[spared] = 0, 0
+        starts[np.arange(self.max_segments) >= n_segments] = -self.mask_len_samples
         return {
             "channels": torch.as_tensor(order < n_lost, device=X.device),
             "starts": torch.as_tensor(starts, device=X.device),

@@ -5,6 +5,7 @@ by electrode position where a batch mixes recordings, else by place. Must not kn
 recordings (no mne) nor what a token is.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,12 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from braindecode_biot.channels import rows_in, vocabulary
+from braindecode_biot.missing import has_values
 
 __all__ = ["ChannelRows"]
 
-# Positions within a centimetre are the same electrode on another head; the electrodes
-# of a 10-10 cap are some three apart.
-_SAME_ELECTRODE = 0.01
+_REMEDY = (
+    "Make the model with chs_info of all channels that there are, with positions "
+    "(raw.set_montage, the same for all), such as signal_params(dataset, "
+    "missing='mask') returns."
+)
+# Metres within which a position is that of an electrode. Templates of one head agree
+# exactly; those of another are centimetres off, where the next electrode may be.
+_SAME_ELECTRODE = 0.002
 
 
 class ChannelRows(nn.Module):
@@ -36,6 +43,8 @@ class ChannelRows(nn.Module):
     ----------
     n_rows : int
         Rows of the table.
+    knows_positions : bool
+        Whether ``pos`` can tell channels apart.
 
     Raises
     ------
@@ -75,10 +84,12 @@ class ChannelRows(nn.Module):
             for loc in locations
         ] or [unknown] * n_chans
         # Where these stand follows from the arguments: they are no weights.
+        self.is_named = chs_info is not None
         self.register_buffer("rows", torch.tensor(rows), persistent=False)
         self.register_buffer(
             "positions", _unless_zero(torch.tensor(positions)), persistent=False
         )
+        self.knows_positions = bool(self.positions.isfinite().all(1).any())
 
     def forward(self, pos: Tensor | None, ch_mask: Tensor | None) -> Tensor:
         """Find the rows.
@@ -98,35 +109,50 @@ class ChannelRows(nn.Module):
         Raises
         ------
         ValueError
-            If windows have different channels, and the positions do not tell which.
+            If the positions of a window are not those of different channels that the
+            model knows.
+
+        Warns
+        -----
+        UserWarning
+            If windows seem to have different channels, but go by place, for there are
+            no positions on one side.
         """
         if pos is None:
+            self._warn_of_padding(ch_mask)
             return self.rows
         if ch_mask is None:
             ch_mask = torch.ones_like(pos[..., 0], dtype=torch.bool)
-        same_everywhere = pos.shape[1] == len(self.rows) and bool(ch_mask.all())
-        if same_everywhere and not self.positions.isfinite().any():
-            # Nothing to compare with but the windows among themselves.
-            if (pos - pos[:1]).norm(dim=-1).nan_to_num().max() <= _SAME_ELECTRODE:
-                return self.rows
-            raise ValueError(
-                "The windows of this batch have electrodes at different positions, and "
-                "the model knows no positions to tell them apart. Make the model with "
-                "chs_info of recordings that have a montage (raw.set_montage), such as "
-                "signal_params(dataset, missing='mask') returns."
-            )
-        distances = torch.cdist(_unless_zero(pos).float(), self.positions.to(pos))
-        nearest = distances.nan_to_num(torch.inf).min(-1)
+        pos = _unless_zero(pos.float())
+        if not self.knows_positions:
+            # Place is identity, as in braindecode; it had better be the same place.
+            moved = (pos - pos[:1]).norm(dim=-1).nan_to_num() > _SAME_ELECTRODE
+            if (moved & ch_mask & ch_mask[:1]).any():
+                warnings.warn(
+                    "The windows of this batch have electrodes at different positions. "
+                    "The model knows none, and takes channels by their place in the "
+                    f"window. {_REMEDY}",
+                    stacklevel=3,
+                )
+            return self.rows
+        distances = torch.cdist(pos, self.positions.float()).nan_to_num(torch.inf)
+        nearest = distances.min(-1)
         rows = self.rows[nearest.indices]
-        if astray := ((nearest.values > _SAME_ELECTRODE) & ch_mask).nonzero().tolist():
+        near = (distances <= _SAME_ELECTRODE).sum(-1)
+        if astray := ((near == 0) & ch_mask).nonzero().tolist():
             window, channel = astray[0]
             given = [round(value, 3) for value in pos[window, channel].tolist()]
             raise ValueError(
                 f"Channel {channel} of window {window} has the position {given} m, "
                 f"where the model knows no electrode; so have {len(astray)} channels "
-                "in this batch. Make the model with chs_info of all channels that "
-                "there are, with positions (raw.set_montage), such as "
-                "signal_params(dataset, missing='mask') returns."
+                f"in this batch. {_REMEDY}"
+            )
+        if several := ((near > 1) & ch_mask).nonzero().tolist():
+            window, channel = several[0]
+            raise ValueError(
+                f"Channel {channel} of window {window} is at a position that several "
+                "channels of the model have, so that it cannot be told which it is. "
+                "Leave doubled channels out, or go by name: stack_windows."
             )
         # Padding may repeat a row, real channels may not.
         spread = torch.arange(len(self.rows), len(self.rows) + pos.shape[1]).to(rows)
@@ -138,6 +164,19 @@ class ChannelRows(nn.Module):
                 "correct the positions (raw.set_montage)."
             )
         return rows
+
+    def _warn_of_padding(self, ch_mask: Tensor | None) -> None:
+        """Say that padded channels go by place, where the model knows better."""
+        if ch_mask is None or not self.is_named or not has_values(ch_mask):
+            return
+        # Real channels first, then padding, as pad_channels_collate does.
+        if not ch_mask.all() and bool((ch_mask[:, :-1] >= ch_mask[:, 1:]).all()):
+            warnings.warn(
+                "Channels that ch_mask leaves as real are taken by their place in the "
+                "window, for there is no pos to tell them by. If recordings differ in "
+                "their channels, call set_return_ch_pos(True) of the data set.",
+                stacklevel=4,
+            )
 
 
 def _unless_zero(positions: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ __all__ = [
     "Electrode",
     "ambiguous",
     "canonical",
+    "numbered_contacts",
     "parse",
     "rows_in",
     "vocabulary",
@@ -54,17 +55,21 @@ _RENAMED = {"T3": "T7", "T4": "T8", "T5": "P7", "T6": "P8", "M1": "A1", "M2": "A
 _REFERENCES = {
     **dict.fromkeys(["REF"], "REF"),
     **dict.fromkeys(["LE", "LER", "CLE", "LM", "A1A2", "A1+A2", "M1M2", "M1+M2"], "LE"),
+    **dict.fromkeys(["A1/A2", "(A1+A2)/2", "M1/M2", "(M1+M2)/2"], "LE"),
     **dict.fromkeys(["AVG", "AVE", "AV", "AR", "CAR"], "AVG"),
+    "AA": "AA",  # which writers use for the average as for the ears
+    "CS2": "CS2",  # the second cervical vertebra, in some files of CHB-MIT
 }
 # What a channel is measured against when its name does not tell.
 _BY_ITSELF = ("<unnamed>", "")
 _ANY_REFERENCE = "|".join(map(re.escape, _REFERENCES))
+_DASH = r"\s*[-‐‑‒–—−_:/]\s*"
 _NAME = re.compile(
     r"\s*(?:(?:EEG|POL)[\s:._-]*)*"  # what EDF writers put before it
     rf"(?P<anode>{_ELECTRODE})"
-    r"(?:\s*[-‐‑‒–—−_:/]\s*"
-    rf"(?:(?P<cathode>{_ELECTRODE})|(?P<reference>{_ANY_REFERENCE})))?"
-    r"(?:-\d+)?"  # MNE numbers names that occur twice
+    # MNE numbers names that occur twice. But "F3-4" is short for contacts F3 and F4.
+    rf"(?:(?:{_DASH}(?P<cathode>{_ELECTRODE})"
+    rf"|(?:{_DASH}|\s+)(?P<reference>{_ANY_REFERENCE}))(?:-\d+)?|-[01])?"
     r"[\s.]*",  # and some writers fill them up with dots
     re.IGNORECASE | re.ASCII,  # without ASCII, "ſp1" would be "SP1"
 )
@@ -388,6 +393,57 @@ class ChannelGraph:
                     walks[other] = [*walks[node], (edge, -1 if backwards else 1)]
                     queue.append(other)
         return walks.get(goal, [])
+
+
+_CONTACT = re.compile(r"\s*((?:(?:EEG|POL)\W*)*)([A-Z])(\d+)(.*)", re.I | re.ASCII)
+
+
+def numbered_contacts(ch_names: Sequence[str]) -> set[str]:
+    """Find names that count the contacts of an array, and are no electrodes.
+
+    Caps and depth electrodes may number their contacts A1, A2, A3 and so on, B1, ...,
+    whose A1, C3 and F4 are other places than those of the 10-20 system.
+
+    Parameters
+    ----------
+    ch_names : sequence of str
+        All names in a recording.
+
+    Returns
+    -------
+    set of str
+        Every name of one letter and a number, among names that are written alike, where
+        some letter has two or more numbers that the 10-20 system lacks (A3, C7, O3), or
+        has 1 to 5 in a recording without a midline.
+
+    Examples
+    --------
+    >>> sorted(numbered_contacts(["A1", "A2", "A3", "A4", "C3", "Cz"]))
+    ['A1', 'A2', 'A3', 'A4', 'C3']
+    >>> numbered_contacts(["A1", "A2", "C3", "C4", "Cz", "T3", "T4", "T5", "T6"])
+    set()
+    """
+    alike: dict[tuple[str, str], dict[str, dict[int, str]]] = {}
+    for name in ch_names:
+        match = _CONTACT.fullmatch(name)
+        if match is not None and not isinstance(parse(name), Derivation):
+            prefix, letter, number, rest = match.groups()
+            key = re.sub(r"\W", "", prefix).upper(), re.sub(r"[\W\d]", "", rest).upper()
+            letters = alike.setdefault(key, {})
+            letters.setdefault(letter.upper(), {})[int(number)] = name
+    # No midline at all, which caps with as many electrodes have.
+    no_midline = not any(canonical(name).endswith("Z") for name in ch_names)
+    found: set[str] = set()
+    for letters in alike.values():
+        for letter, numbers in letters.items():
+            unknown = [n for n in numbers if parse(f"{letter}{n}") is None]
+            counts = letter in "ACO" and len(unknown) > 1
+            counts |= letter in "FPT" and sum(n > 12 for n in unknown) > 1
+            row = letter in "CFOP" and {1, 2, 3, 4, 5} <= numbers.keys()
+            counts |= row and no_midline
+            if counts:
+                found.update(name for n in letters.values() for name in n.values())
+    return found
 
 
 def ambiguous(names: Sequence[str]) -> ValueError:

@@ -12,9 +12,9 @@ import numpy as np
 from mne.io.constants import FIFF
 from numpy.typing import NDArray
 
-from braindecode_biot.channels import Electrode, parse
+from braindecode_biot.channels import Electrode, canonical, parse
 
-__all__ = ["Path", "derive", "is_bad", "read_samples"]
+__all__ = ["Path", "derive", "empty_channels", "is_bad", "read_samples"]
 
 #: Channels of the recording with their signs, +1 or −1; empty for what is missing.
 Path = list[tuple[int, int]]
@@ -37,7 +37,7 @@ def derive(inst: Any, names: list[str], paths: list[Path], sfreq: float) -> Any:
     Returns
     -------
     mne.io.RawArray or mne.EpochsArray
-        NaN where a path is empty, or a sample was NaN.
+        NaN where a path is empty, or a sample was NaN or inf.
     """
     needed = sorted({index for path in paths for index, _ in path})
     samples = read_samples(inst, needed)
@@ -48,7 +48,7 @@ def derive(inst: Any, names: list[str], paths: list[Path], sfreq: float) -> Any:
             term = sign * samples[..., needed.index(index), :]
             data[..., row, :] = term if step == 0 else data[..., row, :] + term
     rate = inst.info["sfreq"]
-    gaps = np.isnan(data) if sfreq != rate else np.zeros(0, bool)
+    gaps = ~np.isfinite(data) if sfreq != rate else np.zeros(0, bool)
     if gaps.any():
         _fill(data, gaps)
     out = _make_inst(inst, data, _make_info(inst.info, names, paths))
@@ -63,17 +63,20 @@ def derive(inst: Any, names: list[str], paths: list[Path], sfreq: float) -> Any:
         out.resample(sfreq)
     if gaps.any():
         lost = _resample_gaps(gaps, len(out.times), rate / sfreq)
-        out.apply_function(lambda x: np.where(lost, np.nan, x), channel_wise=False)
+        out.apply_function(
+            lambda x: np.where(lost, np.nan, x), picks="all", channel_wise=False
+        )
     return out
 
 
 def _make_info(info: mne.Info, names: list[str], paths: list[Path]) -> mne.Info:
     """Describe the montage's channels; all else stays as in the recording."""
+    # With this coil type, MNE leaves a derivation at the anode's position.
     positions = {
-        parsed.name: ch["loc"][:3]
+        _place(ch["ch_name"]): ch["loc"][:3]
         for ch, ch_type in zip(info["chs"], info.get_channel_types(), strict=True)
-        if isinstance(parsed := parse(ch["ch_name"]), Electrode)
-        and ch_type == "eeg"
+        if ch_type == "eeg"
+        and ch["coil_type"] != FIFF.FIFFV_COIL_EEG_BIPOLAR
         and _is_placed(ch)
     }
     chs, bads = [], []
@@ -85,20 +88,29 @@ def _make_info(info: mne.Info, names: list[str], paths: list[Path]) -> mne.Info:
             ch_type = "misc" if parsed is None else "eeg"
             ch = dict(mne.create_info([name], info["sfreq"], ch_type)["chs"][0])
         if parsed is not None:
-            loc = np.full(12, np.nan)
-            ends = [parsed.name] if isinstance(parsed, Electrode) else list(parsed)
-            if all(end in positions for end in ends):
-                loc[:3] = np.mean([positions[end] for end in ends], axis=0)
-            # With this coil type, MNE leaves a derivation at the anode's position.
-            elif len(path) == 1 and ch["coil_type"] != FIFF.FIFFV_COIL_EEG_BIPOLAR:
-                loc[:3] = ch["loc"][:3] if _is_placed(ch) else np.nan
+            loc, place = np.full(12, np.nan), _place(name)
+            if place in positions:
+                loc[:3] = positions[place]
+            elif all(frozenset([end]) in positions for end in place):
+                loc[:3] = np.mean([positions[frozenset([e])] for e in place], axis=0)
             ch |= {"loc": loc, "coil_type": FIFF.FIFFV_COIL_EEG}
         chs.append({**ch, "ch_name": name, "logno": row + 1, "scanno": row + 1})
         if any(is_bad(index, info) for index, _ in path):
             bads.append(name)
     channels = {"chs": chs, "ch_names": names, "nchan": len(names), "bads": bads}
+    kinds = [len(_place(name)) for name, path in zip(names, paths, strict=True) if path]
+    if 2 in kinds and 1 not in kinds:  # as MNE marks derivations
+        channels["custom_ref_applied"] = FIFF.FIFFV_MNE_CUSTOM_REF_ON
     # The last three speak of the recording's own channels.
     return mne.Info({**info, **channels, "projs": [], "comps": [], "dig": None})
+
+
+def _place(name: str) -> frozenset[str]:
+    """Name the electrodes between which a channel lies; none for other channels."""
+    parsed = parse(name)
+    if isinstance(parsed, Electrode):
+        return frozenset([parsed.name])
+    return frozenset(parsed or ())
 
 
 def _is_placed(ch: dict[str, Any]) -> bool:
@@ -108,20 +120,30 @@ def _is_placed(ch: dict[str, Any]) -> bool:
 
 def _make_inst(inst: Any, data: NDArray[Any], info: mne.Info) -> Any:
     if isinstance(inst, mne.io.BaseRaw):
-        return mne.io.RawArray(data, info, inst.first_samp, verbose="warning")
+        # Recordings that were joined stay apart, or resampling would smear the joins.
+        joins = np.cumsum(inst._raw_lengths)[:-1]
+        raws = [
+            mne.io.RawArray(part, info, inst.first_samp * (i == 0), verbose="warning")
+            for i, part in enumerate(np.split(data, joins, axis=-1))
+        ]
+        return mne.concatenate_raws(raws, verbose="warning") if len(joins) else raws[0]
+    # MNE's own checks do not allow for epochs that repeat.
+    repeats = len(set(inst.selection)) < len(inst)
+    log = {} if repeats else {"selection": inst.selection, "drop_log": inst.drop_log}
     out = mne.EpochsArray(
         data,
         info,
-        events=inst.events,
+        events=np.c_[np.arange(len(data)), inst.events[:, 1:]],
         tmin=inst.tmin,
         event_id=inst.event_id,
         metadata=inst.metadata,
-        selection=inst.selection,
-        drop_log=inst.drop_log,
+        **log,
         raw_sfreq=inst._raw_sfreq,  # which says when events were, for annotations
         on_missing="ignore",
         verbose="warning",
     )
+    out.events, out.selection = inst.events.copy(), inst.selection.copy()
+    out.drop_log = inst.drop_log
     out.baseline = inst.baseline  # as an argument it would be applied again
     return out
 
@@ -134,12 +156,14 @@ def _follow(
 ) -> mne.Annotations:
     """Let annotations of single channels go to what derives from these, or go."""
     out = annotations.copy()
+    # By canonical name: of doubled channels any may be marked.
+    canonicals = [canonical(name) for name in ch_names]
     kept = []
     for i, marked in enumerate(annotations.ch_names):
         out.ch_names[i] = tuple(
             name
             for name, path in zip(names, paths, strict=True)
-            if any(ch_names[index] in marked for index, _ in path)
+            if {canonicals[index] for index, _ in path} & set(map(canonical, marked))
         )
         if out.ch_names[i] or not marked:
             kept.append(i)
@@ -177,6 +201,21 @@ def read_samples(inst: Any, indices: list[int]) -> NDArray[Any]:
         inst = inst.copy().load_data()
     samples: NDArray[Any] = inst.get_data(picks=indices)
     return samples
+
+
+def empty_channels(inst: Any) -> set[str]:
+    """Name the channels that hold nothing but NaN, as a montage's missing ones do."""
+    if isinstance(inst, mne.io.BaseRaw):
+        first = inst[:, :1][0][:, 0]
+    elif inst.preload and len(inst):
+        first = inst.get_data(copy=False)[0, :, 0]
+    else:
+        return set()
+    return {
+        inst.ch_names[index]
+        for index in np.flatnonzero(np.isnan(first)).tolist()
+        if np.isnan(read_samples(inst, [index])).all()
+    }
 
 
 def is_bad(index: int, info: mne.Info) -> bool:

@@ -14,6 +14,7 @@ symbol                 name
 
 import math
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -170,5 +171,7 @@ class Encoder(nn.Module):
             tokens = layer(tokens, present)
         if present is None:
             return tokens.mean(1)
-        total = tokens.masked_fill(~present[..., None], 0).sum(1)
-        return total / present.sum(1, keepdim=True)
+        # A sum of many tokens may be too much for half precision, as mean() knows.
+        wide = torch.promote_types(tokens.dtype, torch.float32)
+        total = tokens.masked_fill(~present[..., None], 0).sum(1, dtype=wide)
+        return (total / present.sum(1, keepdim=True)).to(tokens.dtype)

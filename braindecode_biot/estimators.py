@@ -65,7 +65,7 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
     picks : str | list | None
         Channels to use, in MNE's sense; None takes the data channels.
     exclude : "bads" | list of str
-        Channels to leave out.
+        Channels to leave out, unless ``picks`` has them by name.
     channel_names : "tcp-16" | "tcp-18" | list of str | None
         Vocabulary of the model: what its channels are called, and in which order. The
         two known ones are those of the published weights, and
@@ -419,12 +419,19 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
     def _read(self, X: Any, *, fitted: bool, labels: bool = False) -> Windows:
         """Read windows; those fitted before bind, if any."""
         sfreq, missing, names = self.sfreq, self.missing, self.channel_names
+        is_array = hasattr(X, "__array__")
         if fitted:
             # An array says no rate: a fitted model holds it to have the fitted one.
-            if sfreq is None and hasattr(X, "__array__"):
+            if sfreq is None and is_array:
                 sfreq = self.signal_["sfreq"]
-            missing = self.net_.module_.missing
-            names = [ch["ch_name"] for ch in self.signal_.get("chs_info", ())] or None
+            module = self.net_.module_
+            missing, names = module.missing, module.channel_names
+            if missing == "mask" and names is None and not is_array:
+                raise ValueError(
+                    "This model was fitted on an array, whose channels have no names "
+                    "by which to find those of Epochs or a dataset. Fit it with "
+                    "channel_names= to say what the array's channels are."
+                )
         windows = read_windows(
             X,
             sfreq=sfreq,
@@ -432,7 +439,7 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
             exclude=self.exclude,
             labels=labels,
             missing=missing,
-            channel_names=names if missing == "mask" else None,
+            channel_names=names if missing == "mask" or is_array else None,
         )
         unscaled = self.get_params(deep=False).get("module__input_scaling", "") is None
         if fitted and unscaled and windows.microvolts != self.microvolts_:
@@ -532,6 +539,13 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
 
     def _load_fitted(self, net: NeuralNetClassifier) -> None:
         """Let a net go on from the fitted weights."""
+        names, fitted = net.module_.channel_names, self.net_.module_.channel_names
+        if names != fitted:
+            raise ValueError(
+                "warm_start and partial_fit go on from weights of the channel_names "
+                f"{fitted}, which are now {names}. Set those back, or fit anew with "
+                "warm_start=False."
+            )
         try:
             net.module_.load_state_dict(self.net_.module_.state_dict())
         except RuntimeError as error:

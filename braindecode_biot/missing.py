@@ -13,7 +13,7 @@ from torch import Tensor
 
 from braindecode_biot.tokens import frame
 
-__all__ = ["find_missing", "trim", "whole_tokens"]
+__all__ = ["find_missing", "has_values", "trim", "whole_tokens"]
 
 
 def find_missing(
@@ -48,7 +48,7 @@ def find_missing(
     tensor([[[False,  True, False]]])
     """
     padded = None if ch_mask is None else ~ch_mask[..., None]
-    if not _has_values(x):
+    if not has_values(x):
         unknown = x.isnan() if missing == "mask" else None
         if padded is None:
             return unknown
@@ -102,7 +102,7 @@ def trim(
     >>> trim(x, x.isnan(), torch.tensor([0, 1]), least=1)
     (tensor([[[1., 2.]]]), tensor([[[False, False]]]), tensor([0]))
     """
-    if not _has_values(x):
+    if not has_values(x):
         return x, missing, rows
     there = ~missing.all(0)
     chans = there.any(1).nonzero().flatten()
@@ -142,7 +142,7 @@ def whole_tokens(missing: Tensor, token_size: int, hop_length: int) -> Tensor:
     tensor([[ True,  True,  True, False, False]])
     """
     whole = (~frame(missing, token_size, hop_length).any(-1)).flatten(1)
-    if _has_values(whole) and not (kept := whole.any(1)).all():
+    if has_values(whole) and not (kept := whole.any(1)).all():
         empty = (~kept).nonzero().flatten().tolist()
         raise ValueError(
             f"Every token is missing in {len(empty)} of {len(kept)} windows of the "
@@ -152,7 +152,7 @@ def whole_tokens(missing: Tensor, token_size: int, hop_length: int) -> Tensor:
     return whole
 
 
-def _has_values(x: Tensor) -> bool:
+def has_values(x: Tensor) -> bool:
     """Tell whether a tensor's values can be asked.
 
     They cannot in a compiled or exported graph, nor of a tensor that has none.

@@ -162,8 +162,10 @@ class BIOT(EEGModuleMixin, nn.Module):
         drop_prob: float = 0.1,
         att_layer_drop_prob: float = 0.2,
     ) -> None:
-        if channel_names is not None and n_chans is None and chs_info is None:
-            n_chans = len(vocabulary(channel_names))
+        if channel_names is not None:
+            channel_names = vocabulary(channel_names)
+            if n_chans is None and chs_info is None:
+                n_chans = len(channel_names)
         super().__init__(
             n_outputs=n_outputs,
             n_chans=n_chans,
@@ -180,7 +182,6 @@ class BIOT(EEGModuleMixin, nn.Module):
             raise ValueError(f"input_scaling is 'q95' or None, got {input_scaling!r}.")
         if self.n_outputs < 1:
             raise ValueError(f"n_outputs must be at least 1, got {self.n_outputs}.")
-        self._make_config_plain()
         self.emb_size = emb_size
         self.att_num_heads = att_num_heads
         self.n_layers = n_layers
@@ -195,6 +196,7 @@ class BIOT(EEGModuleMixin, nn.Module):
         self.hop_length = int(hop_length)
 
         self.channels = channels
+        self._make_config_plain()
         self.tokens = TokenEmbedding(
             emb_size, channels.n_rows, self.n_frames, self.token_size, drop_prob
         )
@@ -225,7 +227,8 @@ class BIOT(EEGModuleMixin, nn.Module):
             Electrode positions in metres, by which the channels of each window are
             found among those of ``chs_info``: with them a batch may mix recordings
             with other channels, and more or fewer. As ``set_return_ch_pos`` of
-            braindecode's data sets hands over.
+            braindecode's data sets hands over. A model that knows no positions takes
+            channels by place, and warns where that cannot be right.
         ch_mask : Tensor of bool, shape (batch, n_chans) | None
             True for channels, False for what only pads, which is left out. As
             :func:`braindecode.datasets.pad_channels_collate` makes.
@@ -254,7 +257,11 @@ class BIOT(EEGModuleMixin, nn.Module):
         if missing is not None:
             x, missing, rows = trim(x, missing, rows, self.token_size)
             present = whole_tokens(missing, self.token_size, self.hop_length)
-        tokens = self.tokens(self.spectra(x, missing), rows)
+        spectra = self.spectra(x, missing)
+        if present is not None:  # what stands for absent ones may be beyond all bounds
+            absent = ~present.reshape(*spectra.shape[:-1], 1)
+            spectra = spectra.masked_fill(absent, 0)
+        tokens = self.tokens(spectra, rows)
         embedding = self.encoder(tokens, present)
         if return_features:
             return {"features": embedding, "cls_token": None}
@@ -363,20 +370,22 @@ class BIOT(EEGModuleMixin, nn.Module):
     def _takes_channels(
         self, n_chans: int, pos: Tensor | None, ch_mask: Tensor | None
     ) -> bool:
-        if pos is not None:  # which tells the channels
+        if pos is not None and self.channels.knows_positions:
             return True
         # Padded to the longest of a batch, where place tells the channels.
-        fewer = ch_mask is not None and self.channel_names is None
+        fewer = ch_mask is not None and not self.channels.is_named
         return n_chans == self.n_chans or (fewer and n_chans < self.n_chans)
 
     def _make_config_plain(self) -> None:
-        """Turn NumPy scalars into Python's, for the host drops what JSON cannot hold.
+        """Turn NumPy's into Python's, for the host drops what JSON cannot hold.
 
         ``BIOT(n_outputs=y.max() + 1, ...)`` would else lose its ``n_outputs`` in
-        ``get_config`` and ``save_pretrained``.
+        ``get_config`` and ``save_pretrained``, and so would a vocabulary get lost.
         """
         given = self._braindecode_init_kwargs
         plain = {k: v.item() for k, v in given.items() if isinstance(v, np.generic)}
+        if given.get("channel_names") is not None:
+            plain["channel_names"] = self.channels.names
         given.update(plain)
         if hasattr(self, "_hub_mixin_config"):  # where huggingface_hub is installed
             self._hub_mixin_config.update(plain)

@@ -24,10 +24,17 @@ from braindecode_biot.channels import (
     Derivation,
     Electrode,
     ambiguous,
+    numbered_contacts,
     parse,
     vocabulary,
 )
-from braindecode_biot.derivations import Path, derive, is_bad, read_samples
+from braindecode_biot.derivations import (
+    Path,
+    derive,
+    empty_channels,
+    is_bad,
+    read_samples,
+)
 from braindecode_biot.sources import some
 
 __all__ = ["MontageReport", "MontageRow", "ToMontage", "montage_report", "to_montage"]
@@ -35,6 +42,8 @@ __all__ = ["MontageReport", "MontageRow", "ToMontage", "montage_report", "to_mon
 # Sampling rate of the pretrained weights, in Hz, and the part of it below which a
 # low-pass takes away much of what they know.
 _RATE, _LOWPASS = 200.0, 0.35
+# Clocks that differ by less mean the same rate.
+_SAME_RATE = 1.01
 
 
 class MontageRow(NamedTuple):
@@ -179,8 +188,8 @@ def to_montage(
     inst : mne.io.RawArray or mne.EpochsArray
         The montage's channels, in its order and by its names. Derivations have the
         midpoint of their electrodes as position where both are known. Samples that
-        were NaN are NaN. Annotations of single channels go to what derives from these.
-        Projectors are left out.
+        were NaN (or inf) are NaN. Annotations of single channels go to what derives
+        from these. Projectors are left out.
     report : MontageReport
         How each came about. Only if ``return_report``.
 
@@ -369,11 +378,13 @@ def _convert(
     """Do what :func:`to_montage` does, and collect its warnings."""
     if isinstance(inst, mne.BaseEpochs) and not inst.preload:
         inst = inst.copy().load_data()  # only now it is known which of them are good
+    if isinstance(inst, mne.BaseEpochs) and not len(inst):
+        raise ValueError("There are no windows in these Epochs, expected at least one.")
     report, paths = _plan(inst, montage, use_bads)
     rate = inst.info["sfreq"]
     target = rate if sfreq is None or math.isclose(sfreq, rate, rel_tol=1e-6) else sfreq
     _check_missing(inst, report, on_missing)
-    if target > rate and not upsample:
+    if target > _SAME_RATE * rate and not upsample:
         raise ValueError(
             f"The recording has {rate:.10g} Hz, less than sfreq={target:.10g}: its "
             f"spectrum would be empty from {rate / 2:.10g} to {target / 2:.10g} Hz, "
@@ -397,7 +408,7 @@ def _plan(inst: Any, montage: Any, use_bads: bool) -> tuple[MontageReport, list[
             f"A {type(inst).__name__} was given, expected mne.io.Raw or mne.Epochs."
         )
     info, ch_names = inst.info, inst.ch_names
-    graph = ChannelGraph(ch_names, _obstacles(info, use_bads))
+    graph = ChannelGraph(ch_names, _obstacles(inst, use_bads))
     rows, paths = [], []
     for name in vocabulary(montage):
         path: Path = []
@@ -408,6 +419,7 @@ def _plan(inst: Any, montage: Any, use_bads: bool) -> tuple[MontageReport, list[
             notes += [note, f"{ch_names[index]!r} is bad" * is_bad(index, info)]
         if not path:
             notes.append(graph.why_missing(name))
+        notes.append(_mixed_ears([ch_names[index] for index, _ in path]))
         _check_units(name, path, info)
         status, formula = _describe(name, path, ch_names)
         rows.append(MontageRow(name, status, formula, "; ".join(filter(None, notes))))
@@ -418,20 +430,22 @@ def _plan(inst: Any, montage: Any, use_bads: bool) -> tuple[MontageReport, list[
     return MontageReport(label, tuple(rows), unused), paths
 
 
-def _obstacles(info: mne.Info, use_bads: bool) -> dict[str, str]:
+def _obstacles(inst: Any, use_bads: bool) -> dict[str, str]:
     """Find the channels that are not to be used, and why."""
     obstacles = {}
-    # BioSemi's caps number electrodes A1 to A32, B1 to B32 and so on, and depth
-    # electrodes their contacts alike: A1, C3 and F4 are other places there.
-    numbered = {"A4", "B4"} <= set(info["ch_names"])
+    info = inst.info
+    contacts = numbered_contacts(info["ch_names"])
+    empty = empty_channels(inst)
     for name, ch_type in zip(info["ch_names"], info.get_channel_types(), strict=True):
         is_named = parse(name) is not None
         if is_named and ch_type == "csd":
             obstacles[name] = f"{name!r} is a current source density, no potential"
         elif is_named and ch_type != "eeg":
             obstacles[name] = f"{name!r} is of type {ch_type}, not eeg"
-        elif is_named and numbered and re.fullmatch(r"[A-H]\d+", name):
-            obstacles[name] = f"{name!r} is a number like A4 and B4, no position"
+        elif is_named and name in contacts:
+            obstacles[name] = f"{name!r} is a contact's number, not the electrode"
+        elif name in empty:
+            obstacles[name] = f"{name!r} holds nothing but NaN"
         elif name in info["bads"] and not use_bads:
             obstacles[name] = f"{name!r} is bad"
     return obstacles
@@ -446,6 +460,15 @@ def _the_one(inst: Any, indices: list[int]) -> tuple[int, str]:
     if not all(np.array_equal(first, other, equal_nan=True) for other in others):
         raise ambiguous(names)
     return indices[0], f"the same as {', '.join(map(repr, names[1:]))}"
+
+
+def _mixed_ears(used: list[str]) -> str:
+    """Say so where an ear stands for a mastoid, which count as one."""
+    text = " ".join(used).upper()
+    for ear, mastoid in [("A1", "M1"), ("A2", "M2"), (r"C?LER?", "LM")]:
+        if re.search(rf"\b{ear}\b", text) and re.search(rf"\b{mastoid}\b", text):
+            return "an ear and a mastoid, taken as one"
+    return ""
 
 
 def _check_units(name: str, path: Path, info: mne.Info) -> None:
@@ -501,7 +524,11 @@ def _doubts(
     info, messages = inst.info, []
     # Upsampling has been agreed to, and what it leaves empty with it.
     lowest = _LOWPASS * min(sfreq, info["sfreq"])
-    if report.montage != "own" and sfreq == _RATE and info["lowpass"] < lowest:
+    if (
+        report.montage != "own"
+        and math.isclose(sfreq, _RATE, rel_tol=1e-2)
+        and info["lowpass"] < lowest
+    ):
         messages.append(
             f"The recording is low-pass filtered at {info['lowpass']:.10g} Hz, so that "
             f"its spectrum is empty from there to {sfreq / 2:.10g} Hz, where the "
@@ -518,6 +545,11 @@ def _doubts(
         proj["active"] and proj["kind"] == FIFF.FIFFV_PROJ_ITEM_EEG_AVREF
         for proj in info["projs"]
     )
+    if is_set and (told := [name for name, ref in references.items() if ref]):
+        messages.append(
+            f"The recording was referenced anew, so that names tell an old reference: "
+            f"{some(told)}. Rename these channels (raw.rename_channels)."
+        )
     kinds = set(references.values())
     if len(kinds) > 1 or (not is_set and kinds & {None, "REF"}):
         listed = [f"{name} ({ref or 'unnamed'})" for name, ref in references.items()]

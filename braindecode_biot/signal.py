@@ -96,7 +96,8 @@ def signal_params(
         any of them has, and the longest window.
     channel_names : "tcp-16", "tcp-18" or list of str or None
         With ``missing="mask"``, the channels of the model and their order. None takes
-        those that there are, in the order in which they come up.
+        those that there are, in the order in which they come up. For an array, the
+        names of its channels, with either.
 
     Returns
     -------
@@ -169,14 +170,15 @@ def describe(
     """
     if missing not in ("raise", "mask"):
         raise ValueError(f"missing is 'raise' or 'mask', got {missing!r}.")
-    if channel_names is not None and missing == "raise":
+    is_array = sources[0].info is None
+    if channel_names is not None and missing == "raise" and not is_array:
         raise ValueError(
             f"channel_names={channel_names!r} unites channels, which missing='mask' "
             "allows. Without it the data's own channels count."
         )
     signals = [_signal(source, sfreq) for source in sources]
     first = signals[0]
-    if missing == "mask":
+    if missing == "mask" or channel_names is not None:
         first = _united(sources, signals, channel_names)
         signals = [first | {"sfreq": signal["sfreq"]} for signal in signals]
     differences = {
@@ -340,7 +342,10 @@ def _united(
     for source in sources:
         for row in source.rows if source.info is not None else ():
             ch = source.info["chs"][row]
-            same = known.setdefault(canonical(ch["ch_name"]), ch)
+            name = canonical(ch["ch_name"])
+            same = known.setdefault(name, ch)
+            if not np.isfinite(same["loc"][:3]).all():
+                known[name] = same | {"loc": ch["loc"]}  # which may know where it is
             if (ch["kind"], ch["unit"]) != (same["kind"], same["unit"]):
                 raise ValueError(
                     f"{source.name} has {ch['ch_name']!r} with kind {ch['kind']!r} and "

@@ -96,7 +96,10 @@ def open_sources(data: Any, picks: Any, exclude: Any) -> list[Source]:
             info, n_times, labels = _describe_dataset(name, item, transform)
         key = tuple(map(tuple, (info.ch_names, info.get_channel_types(), info["bads"])))
         if key not in picked:
-            picked[key] = pick_rows(info, picks, exclude)
+            try:
+                picked[key] = pick_rows(info, picks, exclude)
+            except ValueError as error:
+                raise ValueError(f"In {name}: {error}") from error
         sources.append(Source(name, item, info, picked[key], n_times, labels))
     return sources
 

@@ -36,12 +36,35 @@ def test_as_much_as_was_asked_for():
     segments=st.integers(0, 9),
     length=st.integers(1, 60),
     channels=st.integers(0, 9),
+    missing=st.sampled_from([0.0, 0.02, 0.3]),
+    lost=st.integers(0, 5),
 )
-@settings(max_examples=50, deadline=None)
-def test_one_channel_always_stays_whole(n_chans, n_times, segments, length, channels):
-    transform = RandomMissing(1, segments, length, channels, random_state=0)
-    out = transform(torch.ones(4, n_chans, n_times))
-    assert (~out.isnan()).all(2).any(1).all()
+@settings(max_examples=100, deadline=None)
+def test_one_channel_always_stays(
+    n_chans, n_times, segments, length, channels, missing, lost
+):
+    X = torch.ones(8, n_chans, n_times)
+    generator = torch.Generator().manual_seed(n_times)
+    X[torch.rand(X.shape, generator=generator) < missing] = torch.nan
+    X[:, : min(lost, n_chans - 1)] = torch.nan
+    out = RandomMissing(1, segments, length, channels, random_state=0)(X.clone())
+    gone = X.isnan()
+    assert (out.isnan() | ~gone).all()  # nothing comes back
+    same = (out.isnan() == gone).all(2)
+    is_left = same & ~gone.all(2)
+    assert (is_left.any(1) | gone.all(2).all(1)).all()
+    # What stays is worth something: enough for a token, where there was as much.
+    enough = min(n_times, 4 * length)
+    runs = (~gone).unfold(2, enough, 1).all(3).any(2)
+    assert torch.equal((runs & same).any(1), runs.any(1))
+
+
+def test_losses_are_of_channels_that_are_there():
+    X = torch.ones(400, 18, 100)
+    X[:, 9:] = torch.nan
+    out = RandomMissing(1, 0, 10, 4, random_state=0)(X)
+    n_lost = out.isnan().all(2)[:, :9].sum(1)
+    assert torch.bincount(n_lost).tolist() == pytest.approx([80] * 5, abs=30)
 
 
 def test_a_share_of_the_windows():

@@ -1,7 +1,10 @@
 """Channels known by name and by position."""
 
+import warnings
+
 import mne
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from braindecode.datasets import BaseConcatDataset, pad_channels_collate
@@ -92,6 +95,15 @@ def test_names_that_do_not_fit(given, message):
         BIOT(**SMALL | given)
 
 
+@pytest.mark.parametrize("kind", [list, tuple, np.array, pd.Index, iter])
+def test_a_vocabulary_of_any_kind_stays_in_the_configuration(kind):
+    first = BIOT(**SMALL, chs_info=named("Pz", "C3"), channel_names=kind(["C3", "Pz"]))
+    again = BIOT.from_config(first.get_config())
+    assert again.channel_names == ["C3", "Pz"]
+    assert again.channels.rows.tolist() == [1, 0]
+    assert BIOT(**SMALL, channel_names=kind(["C3", "Pz"])).n_chans == 2
+
+
 def test_the_vocabulary_stays_in_the_configuration(model):
     again = BIOT.from_config(model.get_config())
     assert again.channel_names == list(TCP18)
@@ -135,12 +147,25 @@ class TestPositions:
         pos = self.where(*names)[None]
         torch.testing.assert_close(known(x[:, order], pos=pos), vocabulary(x))
 
-    def test_of_another_head(self, model):
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+    def test_in_any_precision(self, model, dtype):
         x = torch.randn(1, 5, 40)
-        pos = self.where(*self.NAMES)[None]
-        moved = pos + 0.004 * torch.randn(pos.shape).clamp(-1, 1)
-        assert torch.equal(model(x, pos=moved), model(x))
+        pos = self.where(*self.NAMES)[None].to(dtype)
         assert torch.equal(model(x, pos=pos), model(x))
+
+    def test_of_another_head(self, model):
+        # The electrodes of one template may be nearest to others of another template.
+        pos = 0.9 * self.where(*self.NAMES)[None]
+        with pytest.raises(ValueError, match="knows no electrode"):
+            model(torch.randn(1, 5, 40), pos=pos)
+
+    def test_channels_of_one_position_cannot_be_told_apart(self):
+        twins = [*placed("C3", "C4"), placed("C3")[0] | {"ch_name": "C3'"}]
+        model = BIOT(**SMALL, chs_info=twins).eval()
+        x, pos = torch.randn(1, 1, 40), self.where("C4")[None]
+        assert model(x, pos=pos).isfinite().all()
+        with pytest.raises(ValueError, match="several channels of the model have"):
+            model(x, pos=self.where("C3")[None])
 
     def test_an_electrode_that_the_model_does_not_know(self, model):
         pos = self.where("C3", "Fz")[None]
@@ -168,17 +193,30 @@ class TestPositions:
         with pytest.raises(ValueError, match="Two channels of window 1"):
             model(torch.randn(2, 3, 40), pos=pos, ch_mask=ch_mask)
 
-    def test_a_model_without_positions(self):
+    def test_a_model_without_positions_goes_by_place(self):
         blind = BIOT(**SMALL, n_chans=2).eval()
         x, pos = torch.randn(2, 2, 40), self.where("C3", "C4").repeat(2, 1, 1)
-        assert torch.equal(blind(x, pos=pos), blind(x))
-        assert torch.equal(blind(x, pos=pos * NAN), blind(x))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert torch.equal(blind(x, pos=pos), blind(x))
+            assert torch.equal(blind(x, pos=pos * NAN), blind(x))
         pos[1] = self.where("C4", "C3")
-        with pytest.raises(ValueError, match="electrodes at different positions"):
-            blind(x, pos=pos)
-        ragged = torch.tensor([[True, True], [True, False]])
-        with pytest.raises(ValueError, match="where the model knows no electrode"):
-            blind(x, pos=pos, ch_mask=ragged)
+        with pytest.warns(UserWarning, match="electrodes at different positions"):
+            assert torch.equal(blind(x, pos=pos), blind(x))
+        with pytest.raises(ValueError, match="Expected windows of shape"):
+            blind(torch.randn(1, 3, 40), pos=torch.zeros(1, 3, 3))
+
+    def test_padding_without_positions_is_said(self, model):
+        ch_mask = torch.ones(2, 5, dtype=torch.bool)
+        ch_mask[1, 3:] = False
+        with pytest.warns(UserWarning, match=r"call set_return_ch_pos\(True\)"):
+            model(torch.randn(2, 5, 40), ch_mask=ch_mask)
+        with pytest.raises(ValueError, match="Expected windows of shape"):
+            model(torch.randn(2, 4, 40), ch_mask=ch_mask[:, :4])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model(torch.randn(2, 5, 40), ch_mask=ch_mask.flip(1))  # dead, not padded
+            model(torch.randn(2, 5, 40), ch_mask=torch.ones_like(ch_mask))
 
     def test_the_hosts_own_batches(self, model):
         recordings = [["Pz", "C3"], ["Oz", "Cz", "C4", "C3"], ["C4"]]

@@ -318,3 +318,24 @@ def test_needs_nothing():
         "; sys.exit(bool({'torch', 'mne', 'numpy'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("EEG Fp1 Ref", ("FP1", "REF")),
+        ("C3-A1/A2", ("C3", "LE")),
+        ("Fp1-(A1+A2)/2", ("FP1", "LE")),
+        ("F7-CS2", ("F7", "CS2")),
+        ("Fp1-AA", ("FP1", "AA")),
+        ("C3-1", ("C3", None)),
+        ("FP1-REF-12", ("FP1", "REF")),
+    ],
+)
+def test_more_references(name, expected):
+    assert parse(name) == expected
+
+
+@pytest.mark.parametrize("name", ["F3-4", "O1-2", "C3 4", "O2-Sat", "EEG", "C3A2"])
+def test_what_only_looks_like_an_electrode(name):
+    assert parse(name) is None

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch.export import Dim, export
 
 from braindecode_biot import BIOT
+from braindecode_biot.encoder import Encoder
 from braindecode_biot.tokens import scale_q95
 
 TOKEN, HOP, N_CHANS, N_TIMES = 20, 10, 4, 100
@@ -155,6 +156,28 @@ def test_without_input_scaling(model):
     fewer.load_state_dict(model.state_dict())
     torch.testing.assert_close(bare(x)[1:2], fewer(x[1:2, :, :70]))
     assert not torch.allclose(bare(x)[1:2], model(x)[1:2])
+
+
+@pytest.mark.parametrize("scaling", ["q95", None])
+def test_what_is_left_out_may_be_beyond_all_bounds(scaling):
+    torch.manual_seed(0)
+    half = BIOT(n_chans=N_CHANS, **SMALL, missing="mask", input_scaling=scaling)
+    half = half.half().eval() if scaling else half.eval()
+    x = windows().to(next(half.parameters()).dtype)
+    x[0, :, 10], x[0, 0, 5] = NAN, 6e4 if scaling else 3e38
+    logits = half(x)
+    assert logits.isfinite().all()
+    logits.sum().backward()
+    assert all(p.grad.isfinite().all() for p in half.parameters())
+
+
+def test_many_tokens_are_not_too_many_for_half_precision():
+    encoder = Encoder(16, 8, 1).half().eval()
+    tokens = 10 + torch.randn(1, 9000, 16).half()
+    present = torch.ones(1, 9000, dtype=torch.bool)
+    present[:, -1] = False
+    expected = encoder(tokens[:, :-1])
+    torch.testing.assert_close(encoder(tokens, present), expected, rtol=0.01, atol=0.01)
 
 
 def test_training_runs_through_missing_data(model):

@@ -228,10 +228,34 @@ class TestOwnMontage:
     def test_numbered_electrodes_are_no_positions(self):
         names = [f"{row}{number}" for row in "ABCD" for number in range(1, 33)]
         raw = make_raw(names)
-        with pytest.raises(ValueError, match=r"C3-A2: 'C3' is a number like A4"):
+        with pytest.raises(ValueError, match="C3-A2: 'C3' is a contact's number"):
             to_montage(raw)
-        raw.pick(["A1", "A2", "C3", "C4"])
-        assert montage_report(raw).missing.keys() == set(TCP16)
+        assert not montage_report(raw.copy().drop_channels(["A4", "B4"])).coverage
+        assert to_montage(raw, ["A1", "D32"]).ch_names == ["A1", "D32"]
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            [f"POL {shaft}{i}" for shaft in "ABCFTOP" for i in range(1, 7)],
+            [f"{shaft}{i}" for shaft in "FCPO" for i in range(1, 9)],
+            [f"{shaft}{i}" for shaft in "FP" for i in range(1, 7)],
+        ],
+    )
+    def test_depth_electrodes_are_no_positions(self, names):
+        assert montage_report(make_raw(names)).coverage == 0
+
+    def test_depth_beside_scalp_electrodes(self):
+        scalp = [f"EEG {name}-Ref" for name in ELECTRODES if name != "C3"]
+        depth = [f"POL {shaft}{i}" for shaft in "ABC" for i in range(1, 9)]
+        report = montage_report(make_raw(scalp + depth))
+        assert set(report.missing) == {"F3-C3", "C3-P3", "C3-A2"}
+        assert not any("POL" in row.formula for row in report.rows)
+
+    @pytest.mark.parametrize("reference", ["CZ", "FZ"])
+    def test_a_cap_without_its_reference_is_no_array(self, reference):
+        cap = [f"{row}{i}" for row in "FCP" for i in range(1, 7)]
+        cap += [name for name in ("FZ", "CZ", "PZ", "OZ") if name != reference]
+        assert montage_report(make_raw(cap), ["F3-C3", "C4-P4"]).coverage == 1
 
 
 class TestTypes:
@@ -343,7 +367,12 @@ class TestKeeps:
         assert out.annotations == expected.annotations
         assert list(out.annotations.onset) == list(before.annotations.onset)
         assert out.annotations.orig_time == expected.annotations.orig_time
-        info = {**expected.info, "chs": 0, "ch_names": 0, "nchan": 0}
+        assert out.info["custom_ref_applied"]  # as set_bipolar_reference marks them
+        assert not to_montage(raw, ["C3-C4", "C3"], sfreq=None).info[
+            "custom_ref_applied"
+        ]
+        info = {**out.info, **expected.info, "chs": 0, "ch_names": 0, "nchan": 0}
+        info["custom_ref_applied"] = out.info["custom_ref_applied"]
         assert (
             mne.utils.object_diff(
                 {**out.info, "chs": 0, "ch_names": 0, "nchan": 0}, info
@@ -838,7 +867,9 @@ class TestFiles:
         expected.pick(list(TCP16)).resample(200)
         assert out.ch_names == expected.ch_names
         np.testing.assert_allclose(out.get_data(), expected.get_data(), atol=1e-15)
-        assert out.annotations == expected.annotations
+        np.testing.assert_allclose(
+            out.annotations.onset, expected.annotations.onset, atol=1e-6
+        )
         assert out.info["meas_date"] == expected.info["meas_date"]
         assert (out.first_samp, out.last_samp) == (
             expected.first_samp,
@@ -865,3 +896,108 @@ class TestFiles:
         placed = [np.isfinite(ch["loc"][:3]).all() for ch in out.info["chs"]]
         assert placed == [name in report.derived for name in TCP18]
         assert len(out.annotations) == len(raw.annotations)
+
+
+class TestWhatWasSilent:
+    """Each of these once gave a wrong answer, or an error that helped nobody."""
+
+    def test_contacts_in_short_are_no_electrodes(self):
+        raw = make_raw(["F3-4", "C3-4", "C4-5", "P3-4", "O1-2", "A2-3"])
+        assert montage_report(raw).coverage == 0
+
+    @pytest.mark.parametrize("lengths", [(512 * 4, 512 * 4), (2561, 1001, 777)])
+    def test_resampling_stops_at_joins(self, lengths):
+        raws = [make_raw(["C3", "C4"], 512.0, n) for n in lengths]
+        for i, raw in enumerate(raws):
+            raw._data += 1e-2 * i * np.array([[1], [0]])  # a DC-coupled amplifier
+        raw = mne.concatenate_raws(raws, verbose="error")
+        out = to_montage(raw, ["C3-C4"])
+        expected = mne.set_bipolar_reference(raw, "C3", "C4", verbose="error")
+        expected.resample(200)
+        assert (out.first_samp, out.n_times) == (expected.first_samp, expected.n_times)
+        np.testing.assert_allclose(out.get_data(), expected.get_data(), atol=1e-15)
+        np.testing.assert_allclose(
+            out.annotations.onset, expected.annotations.onset, atol=1e-6
+        )
+
+    def test_a_name_may_tell_an_old_reference(self):
+        raw = make_raw([f"EEG {name}-LE" for name in ("C3", "C4", "A1", "A2")])
+        raw.set_eeg_reference(["EEG C4-LE"], verbose="error")
+        with pytest.warns(UserWarning, match="names tell an old reference: C3-LE"):
+            to_montage(raw, ["C3-LE"], sfreq=None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            to_montage(raw, ["C3-A2"], sfreq=None)
+
+    @pytest.mark.parametrize("make", [make_raw, lambda *args: make_epochs(make_raw())])
+    def test_channels_of_nothing_but_nan_are_missing(self, make):
+        inst = make(ELECTRODES, 200.0, 400).copy().drop_channels(["C3"])
+        out, report = to_montage(inst, return_report=True)
+        again = montage_report(out)
+        assert list(again.missing) == list(report.missing)
+        assert "holds nothing but NaN" in str(again)
+        with pytest.raises(ValueError, match="cannot give 3"):
+            to_montage(out, on_missing="raise")
+        assert len(to_montage(out, on_missing="drop").ch_names) == 15
+
+    def test_there_may_be_a_way_round_nan(self):
+        raw = make_raw(["FP1-F7", "FP1-F3", "F3-F7"])
+        raw._data[0] = np.nan
+        out = to_montage(raw, ["FP1-F7"])
+        np.testing.assert_allclose(out.get_data()[0], raw._data[1] + raw._data[2])
+
+    def test_ears_and_mastoids_are_taken_as_one_but_not_silently(self):
+        report = montage_report(make_raw(["C3-M2", "C4-A2"]), ["C3-C4"])
+        assert report.rows[0].note == "an ear and a mastoid, taken as one"
+        report = montage_report(make_raw(["C3-A2", "C4-A2"]), ["C3-C4"])
+        assert report.rows[0].note == ""
+
+    def test_the_low_pass_at_a_rate_that_is_nearly_200(self):
+        raw = make_raw(sfreq=200.0001)
+        raw.filter(None, 35, verbose="error")
+        with pytest.warns(UserWarning, match="low-pass filtered at 35 Hz"):
+            to_montage(raw)
+
+    def test_a_rate_that_is_nearly_200_is_no_upsampling(self):
+        assert to_montage(make_raw(sfreq=199.99)).info["sfreq"] == 200
+
+    @pytest.mark.parametrize("windows", [False, True])
+    @pytest.mark.parametrize("there", [False, True])
+    def test_other_channels_beside_gaps(self, windows, there):
+        raw = make_raw([*ELECTRODES, "ECG"], 256.0, 2560, ["eeg"] * 19 + ["ecg"])
+        raw.info["bads"] = ["T7"]
+        raw._data[3, 100:200] = np.nan
+        if not there:
+            raw.drop_channels(["ECG"])
+        inst = make_epochs(raw) if windows else raw
+        out = to_montage(inst, [*TCP18, "ECG"])
+        samples = out.get_data()
+        assert np.isnan(samples[..., -1, :]).all() != there
+        assert np.isnan(samples[..., TCP18.index("F7-T7"), :]).all()
+        assert np.isfinite(samples[..., TCP18.index("C4-P4"), :]).all()
+
+    def test_inf_is_a_gap_too(self):
+        raw = make_raw(["C3", "C4"], 256.0, 2560)
+        raw._data[0, 1000] = np.inf
+        lost = np.isnan(to_montage(raw, ["C3-C4"]).get_data()[0])
+        assert 1 <= lost.sum() <= 3
+        assert lost[781]
+
+    def test_epochs_may_repeat(self):
+        epochs = make_epochs(make_raw())[[0, 0, 1]]
+        out = to_montage(epochs)
+        np.testing.assert_array_equal(out.events, epochs.events)
+        np.testing.assert_array_equal(out.get_data()[0], out.get_data()[1])
+
+    def test_no_epochs(self):
+        with pytest.raises(ValueError, match="no windows in these Epochs"):
+            to_montage(make_epochs()[:0])
+
+    def test_annotations_of_either_of_doubled_channels(self):
+        raw = make_raw(["T8-P8-0", "T8-P8-1"])
+        raw._data[1] = raw._data[0]
+        raw.set_annotations(
+            mne.Annotations([0.5], [0.5], ["BAD_a"], ch_names=[("T8-P8-1",)])
+        )
+        out = to_montage(raw, "tcp-16")
+        assert out.annotations.ch_names.tolist() == [("T8-P8",)]

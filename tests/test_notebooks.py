@@ -22,6 +22,10 @@ SHORTER = {
         ("max_epochs=5", "max_epochs=1"),
         ("window, step = 2.0, 1.0", "window, step = 2.0, 2.0"),
     ],
+    "02_your_own_montage.ipynb": [
+        ("max_epochs=20", "max_epochs=1"),
+        ("n_draws = 5", "n_draws = 1"),
+    ],
 }
 
 every_notebook = pytest.mark.parametrize(

@@ -474,3 +474,64 @@ def test_some_left_looks_at_the_models_own_tokens():
     with pytest.raises(ValueError, match=r"1 of 2 windows \(0\)"):
         check_some_left(X, 10, 10)
     check_some_left(X, 5, 5)
+
+
+class TestWhatWasSilent:
+    """Each of these once gave a wrong answer, or an error that helped nobody."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def turned(cls):
+        return make_epochs(["Pz", "C3", "C4"], 2)
+
+    @pytest.mark.parametrize("missing", ["raise", "mask"])
+    @pytest.mark.parametrize("fit_on", ["array", "epochs"])
+    def test_names_hold_between_arrays_and_epochs(self, turned, missing, fit_on):
+        names = ["C3", "C4", "Pz"]
+        X, y = stack_windows(turned, names), turned.events[:, 2]
+        model = classifier(
+            missing=missing, channel_names=names, sfreq=SFREQ, max_epochs=1
+        )
+        model.fit(*((X, y) if fit_on == "array" else (turned,)))
+        np.testing.assert_allclose(
+            model.predict_proba(X), model.predict_proba(turned), rtol=1e-5
+        )
+
+    def test_an_array_without_names_says_nothing_of_epochs(self, stacked, y, mixed):
+        nameless = classifier(sfreq=SFREQ, max_epochs=1).fit(stacked, y)
+        with pytest.raises(ValueError, match="Fit it with channel_names="):
+            nameless.predict(mixed)
+
+    @pytest.mark.parametrize("missing", ["raise", "mask"])
+    def test_warm_start_with_another_vocabulary(self, turned, missing):
+        model = classifier(
+            missing=missing, channel_names=NAMES, max_epochs=1, warm_start=True
+        ).fit(turned)
+        model.set_params(channel_names=NAMES[::-1])
+        if missing == "raise":
+            with pytest.raises(ValueError, match="go on from weights of the channel_n"):
+                model.fit(turned)
+        else:  # where the fitted names bind
+            model.fit(turned)
+            assert model.net_.module_.channel_names == NAMES
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_augmentation_of_sparse_data(self, seed):
+        sparse = make_epochs(["C3-A2", "C4-A1"], 2)
+        model = classifier(
+            channel_names="tcp-18", augment_missing=1.0, max_epochs=4, random_state=seed
+        )
+        assert model.fit(sparse).predict(sparse).shape == (16,)
+
+    def test_a_position_that_a_later_recording_knows(self):
+        blind, placed = make_epochs(["C3", "C4"], 1), make_epochs(["c3", "Pz"], 1)
+        placed.rename_channels({"c3": "C3"}).set_montage("colin27_1020")
+        signal = signal_params([blind, placed], missing="mask")
+        assert names_of(signal) == ["C3", "C4", "Pz"]
+        known = [np.isfinite(ch["loc"][:3]).all() for ch in signal["chs_info"]]
+        assert known == [True, False, True]
+
+    def test_the_recording_without_channels_is_named(self, mixed):
+        dead = make_epochs(["C3", "C4"], 1, bads=["C3", "C4"])
+        with pytest.raises(ValueError, match="In item 1: No usable channels"):
+            stack_windows([mixed[0], dead])
