@@ -1,6 +1,7 @@
 """Missing data made on purpose, so that a model learns to do without.
 
-Owns :class:`RandomMissing`, in the form of braindecode's transforms. Must not know the
+Owns :class:`RandomMissing`, in the form of braindecode's transforms, and the removal
+itself (:func:`remove`). Must not know the
 model nor how it is trained.
 """
 
@@ -12,7 +13,7 @@ import torch
 from braindecode.augmentation import Transform
 from torch import Tensor
 
-__all__ = ["RandomMissing"]
+__all__ = ["RandomMissing", "remove"]
 
 
 def remove(

@@ -340,7 +340,7 @@ def check_some_left(
         raise ValueError(
             f"{what} has every token missing in {len(empty)} of {len(data)} windows "
             f"({some(empty)}): in each channel, each {token_size} samples touch NaN. "
-            "Leave these windows out (epochs.drop)."
+            "Leave these windows out."
         )
 
 
