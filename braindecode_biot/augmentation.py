@@ -1,8 +1,7 @@
 """Missing data made on purpose, so that a model learns to do without.
 
 Owns :class:`RandomMissing`, in the form of braindecode's transforms, and the removal
-itself (:func:`remove`). Must not know the
-model nor how it is trained.
+itself (:func:`remove`). Must not know the model nor how it is trained.
 """
 
 from numbers import Integral
