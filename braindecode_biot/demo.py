@@ -21,6 +21,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from braindecode_biot.datasets import load_absence
 from braindecode_biot.estimators import BIOTClassifier
+from braindecode_biot.montage import to_montage
 from braindecode_biot.viz import plot_scores
 
 __all__ = ["run"]
@@ -29,14 +30,6 @@ WINDOW_SECONDS = 2.0
 STEP_SECONDS = 0.5
 # An alarm is a run of windows with at least this probability.
 THRESHOLD = 0.5
-
-# The longitudinal chains of clinical practice, under the recording's old names.
-DERIVATIONS = [
-    ("Fp1", "F7"), ("F7", "T3"), ("T3", "T5"), ("T5", "O1"),
-    ("Fp2", "F8"), ("F8", "T4"), ("T4", "T6"), ("T6", "O2"),
-    ("Fp1", "F3"), ("F3", "C3"), ("C3", "P3"), ("P3", "O1"),
-    ("Fp2", "F4"), ("F4", "C4"), ("C4", "P4"), ("P4", "O2"),
-]  # fmt: skip
 
 
 def run(folder: Path, say: Callable[[str], None] = print, verbose: int = 1) -> None:
@@ -51,7 +44,7 @@ def run(folder: Path, say: Callable[[str], None] = print, verbose: int = 1) -> N
     verbose : int
         1 shows a progress bar per fit, 0 none.
     """
-    raw = derive(load_absence())
+    raw = to_montage(load_absence(), "tcp-16")
     epochs, windows = cut(raw)
     seizures = seizure_times(raw)
     say(
@@ -89,16 +82,6 @@ def run(folder: Path, say: Callable[[str], None] = print, verbose: int = 1) -> N
     tested.to_csv(folder / "predictions.csv", index=False, float_format="%.4f")
     say(f"Figure:      {folder / 'seizures.png'}")
     say(f"Predictions: {folder / 'predictions.csv'}")
-
-
-def derive(raw: mne.io.BaseRaw) -> mne.io.BaseRaw:
-    """Return the bipolar derivations of a recording with 10-20 electrodes."""
-    anodes, cathodes = zip(*DERIVATIONS, strict=True)
-    names = [f"{anode}-{cathode}" for anode, cathode in DERIVATIONS]
-    bipolar = mne.set_bipolar_reference(
-        raw, list(anodes), list(cathodes), names, verbose="error"
-    )
-    return bipolar.pick(names)
 
 
 def cut(raw: mne.io.BaseRaw) -> tuple[mne.Epochs, pd.DataFrame]:

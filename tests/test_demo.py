@@ -10,13 +10,13 @@ import pytest
 from click.testing import CliRunner
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from braindecode_biot import BIOTClassifier, demo, load_absence
+from braindecode_biot import BIOTClassifier, demo, load_absence, to_montage
 from braindecode_biot.cli import main
 
 
 @pytest.fixture(scope="module")
 def raw():
-    return demo.derive(load_absence())
+    return to_montage(load_absence(), "tcp-16")
 
 
 def test_derivations_are_differences(raw):
