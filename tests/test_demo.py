@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from braindecode_biot import BIOTClassifier, demo, load_absence, to_montage
+from braindecode_biot.channels import canonical
 from braindecode_biot.cli import main
 
 
@@ -21,6 +22,7 @@ def raw():
 
 def test_derivations_are_differences(raw):
     original = load_absence()
+    original.rename_channels(canonical)
     assert len(raw.ch_names) == 16
     for name in raw.ch_names:
         anode, cathode = (original.get_data(part)[0] for part in name.split("-"))
