@@ -10,17 +10,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from braindecode_biot.datasets import load_absence
     from braindecode_biot.estimators import BIOTClassifier
+    from braindecode_biot.loading import load_weights
     from braindecode_biot.model import BIOT
     from braindecode_biot.montage import ToMontage, montage_report, to_montage
+    from braindecode_biot.published import PUBLISHED
+    from braindecode_biot.report import LoadReport
+    from braindecode_biot.saving import save_weights
     from braindecode_biot.signal import signal_params
+    from braindecode_biot.weights import CheckpointError
     from braindecode_biot.windows import stack_windows
 
 __all__ = [
     "BIOT",
+    "PUBLISHED",
     "BIOTClassifier",
+    "CheckpointError",
+    "LoadReport",
     "ToMontage",
     "load_absence",
+    "load_weights",
     "montage_report",
+    "save_weights",
     "signal_params",
     "stack_windows",
     "to_montage",
@@ -28,10 +38,15 @@ __all__ = [
 
 _MODULES = {
     "BIOT": "model",
+    "PUBLISHED": "published",
     "BIOTClassifier": "estimators",
+    "CheckpointError": "weights",
+    "LoadReport": "report",
     "ToMontage": "montage",
     "load_absence": "datasets",
+    "load_weights": "loading",
     "montage_report": "montage",
+    "save_weights": "saving",
     "signal_params": "signal",
     "stack_windows": "windows",
     "to_montage": "montage",

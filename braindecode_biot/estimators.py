@@ -9,14 +9,13 @@ tokens.
 import inspect
 from collections.abc import Sequence
 from copy import deepcopy
-from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import accuracy_score, get_scorer_names
+from sklearn.metrics import accuracy_score
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNetClassifier
@@ -25,8 +24,17 @@ from skorch.history import History
 from torch.utils.data import Dataset, Subset
 
 from braindecode_biot.augmentation import RandomMissing
+from braindecode_biot.checkpoints import Source
+from braindecode_biot.finetuning import (
+    Frozen,
+    add_low_rank,
+    fit_head,
+    layer_rates,
+    merge_low_rank,
+)
 from braindecode_biot.labels import check_labels, class_weights, find_classes
 from braindecode_biot.model import BIOT
+from braindecode_biot.params import check_params
 from braindecode_biot.signal import SignalParams, match_signal
 from braindecode_biot.training import (
     LabelledWindows,
@@ -82,6 +90,25 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         removed, anew in each epoch, so that the model learns to do without: up to a
         quarter of the channels, and half a token for every two tokens of the others.
         A :class:`~braindecode_biot.augmentation.RandomMissing` says it in detail.
+    pretrained : path | str | mapping | None
+        Checkpoint to begin with, as for
+        :meth:`BIOT.from_checkpoint <braindecode_biot.BIOT.from_checkpoint>`: a file, a
+        folder, a repository on the Hub or a state dict, of any layout. The model's
+        sizes are then those of the checkpoint, its head is new. What was loaded tells
+        ``net_.module_.load_report_``.
+    finetune : "full" | "layerwise" | "lora" | "head"
+        What to tune of pretrained weights. "full" is all, at ``lr``. "layerwise" is
+        all, slower the further a layer is from the head, by ``layer_decay`` each.
+        "lora" is the head, and updates of low rank to the encoder's linear layers,
+        which are merged into the weights at the end; it needs peft. "head" is the
+        head alone, as a logistic regression on the embeddings, which are computed
+        once: quick, and without epochs, validation or augmentation.
+    layer_decay : float
+        What each layer down multiplies the learning rate with, for "layerwise".
+    lora_rank : int
+        Rank of the updates, for "lora".
+    freeze_epochs : int
+        Epochs at the beginning in which the head alone is trained.
     max_epochs : int
         Passes over the training windows, at most.
     batch_size : int
@@ -159,6 +186,11 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         channel_names: str | Sequence[str] | None = None,
         missing: Literal["raise", "mask"] = "raise",
         augment_missing: float | RandomMissing = 0.0,
+        pretrained: Source | None = None,
+        finetune: Literal["full", "layerwise", "lora", "head"] = "full",
+        layer_decay: float = 0.75,
+        lora_rank: int = 8,
+        freeze_epochs: int = 0,
         max_epochs: int = 50,
         batch_size: int = 32,
         lr: float = 1e-3,
@@ -181,6 +213,11 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         self.channel_names = channel_names
         self.missing = missing
         self.augment_missing = augment_missing
+        self.pretrained = pretrained
+        self.finetune = finetune
+        self.layer_decay = layer_decay
+        self.lora_rank = lora_rank
+        self.freeze_epochs = freeze_epochs
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.lr = lr
@@ -254,14 +291,19 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
             )
             if go_on:
                 self._load_fitted(net)
+            if self.finetune == "head":
+                weights = class_weights(self.class_weight, classes, data.labels)
+                fit_head(net, data, data.labels, weights)
+                return self._keep(net, signal, classes, data)
+            if self.finetune == "lora":
+                add_low_rank(net, self.lora_rank)
             try:
                 run(net, Subset(data, train))
             except KeyboardInterrupt:
                 if any("train_loss" in epoch for epoch in net.history):
                     self._keep(net, signal, classes, data)
                 raise
-        self._keep(net, signal, classes, data)
-        return self
+        return self._keep(net, signal, classes, data)
 
     def partial_fit(
         self, X: Any, y: ArrayLike | None = None, classes: ArrayLike | None = None
@@ -286,6 +328,11 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         ValueError, TypeError
             As for :meth:`fit`; or if ``y`` holds a label that is no class.
         """
+        if self.finetune == "lora":
+            raise ValueError(
+                "finetune='lora' merges its updates at the end of a fit, and cannot go "
+                "on with them in partial_fit. Use fit, or another finetune."
+            )
         go_on = self.__sklearn_is_fitted__()
         signal, known, data = self._prepare(X, y, go_on, classes)
         # A seed per epoch: else each would drop out the same units.
@@ -308,8 +355,7 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
                 net.optimizer_.load_state_dict(state)
                 net.history = deepcopy(self.net_.history)
             run(net, data)
-        self._keep(net, signal, known, data)
-        return self
+        return self._keep(net, signal, known, data)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the likeliest class of each window, shape (n_windows,)."""
@@ -373,49 +419,6 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
                 )
             setattr(self, key, value)
 
-    def _check_params(self) -> None:
-        for name in ("max_epochs", "batch_size", "patience"):
-            value = getattr(self, name)
-            if name == "patience" and value is None:
-                continue
-            if not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name} must be a whole number ≥ 1, got {value!r}.")
-        fraction = self.validation_fraction
-        if not isinstance(fraction, Real) or not 0 <= fraction < 1:
-            raise ValueError(
-                f"validation_fraction must be at least 0 and below 1, got {fraction!r}."
-            )
-        if self.lr_schedule not in ("cosine", None):
-            raise ValueError(
-                f"lr_schedule is 'cosine' or None, got {self.lr_schedule!r}."
-            )
-        if self.missing not in ("raise", "mask"):
-            raise ValueError(f"missing is 'raise' or 'mask', got {self.missing!r}.")
-        share = self.augment_missing
-        if not isinstance(share, RandomMissing) and not (
-            isinstance(share, Real) and 0 <= share <= 1
-        ):
-            raise ValueError(
-                "augment_missing is a share from 0 to 1 or RandomMissing, "
-                f"got {share!r}."
-            )
-        if share != 0 and self.missing == "raise":
-            raise ValueError(
-                "augment_missing removes data from the training windows, which "
-                "missing='mask' allows, but missing is 'raise'."
-            )
-        for callback in self.callbacks or ():
-            if not isinstance(callback, Callback):
-                raise TypeError(
-                    "callbacks is a list of skorch.callbacks.Callback instances, but "
-                    f"holds {callback!r}."
-                )
-        if self.monitor not in ("valid_loss", *get_scorer_names()):
-            raise ValueError(
-                "monitor is 'valid_loss' or one of sklearn.metrics.get_scorer_names(), "
-                f"got {self.monitor!r}."
-            )
-
     def _read(self, X: Any, *, fitted: bool, labels: bool = False) -> Windows:
         """Read windows; those fitted before bind, if any."""
         sfreq, missing, names = self.sfreq, self.missing, self.channel_names
@@ -455,7 +458,7 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         self, X: Any, y: ArrayLike | None, go_on: bool, classes: ArrayLike | None = None
     ) -> tuple[SignalParams, NDArray[Any], LabelledWindows]:
         """Check parameters, windows and labels; those fitted before bind, if any."""
-        self._check_params()
+        check_params(self)
         windows = self._read(X, fitted=go_on, labels=y is None)
         labels = check_labels(windows.labels if y is None else y, len(windows.data))
         known = None if classes is None else np.unique(classes)
@@ -496,28 +499,53 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         valid: Dataset[Any] | None = None,
         **instead: Any,
     ) -> NeuralNetClassifier:
-        """Make an untrained net with this estimator's parameters."""
+        """Make a net with this estimator's parameters, untrained or pretrained."""
         params = self.get_params(deep=False)
-        module = {
-            key.removeprefix(_PREFIX): value
-            for key, value in params.items()
-            if key.startswith(_PREFIX)
-        }
-        token_size = module.get("token_size") or int(signal["sfreq"])
-        module.setdefault("hop_length", max(1, int(token_size) // 2))
-        module["missing"] = self.missing
-        module["channel_names"] = self.channel_names
-        if self.missing == "mask" and "chs_info" in signal:
-            module["channel_names"] = [ch["ch_name"] for ch in signal["chs_info"]]
+        module, weights = self._module_params(signal), None
+        if self.pretrained is not None:
+            model = BIOT.from_checkpoint(self.pretrained, head=None, **module, **signal)
+            # With the sizes that the checkpoint has.
+            module = {
+                name: value
+                for name, value in model._braindecode_init_kwargs.items()
+                if name not in signal
+            }
+            weights = model.state_dict()
         names = inspect.signature(make_net).parameters.keys() & params.keys()
         training = {name: params[name] for name in names} | {
             "module_params": module,
             "class_weight": class_weights(self.class_weight, classes, data.labels),
             "device": pick_device(self.device),
         }
+        if self.finetune == "layerwise":
+            n_layers = module["n_layers"]
+            training["param_groups"] = layer_rates(n_layers, self.lr, self.layer_decay)
+        if self.finetune == "head" or self.freeze_epochs:
+            n_frozen = None if self.finetune == "head" else int(self.freeze_epochs)
+            training["callbacks"] = [Frozen(n_frozen), *(self.callbacks or ())]
         net = make_net(signal, valid, **(training | instead))
+        if weights is not None:
+            net.module_.load_state_dict(weights)
+            net.module_.load_report_ = model.load_report_
         data.check(net.module_)
         return net
+
+    def _module_params(self, signal: SignalParams) -> dict[str, Any]:
+        """Collect the arguments of BIOT that this estimator was given."""
+        module = {
+            key.removeprefix(_PREFIX): value
+            for key, value in self.get_params(deep=False).items()
+            if key.startswith(_PREFIX)
+        }
+        if self.pretrained is None:
+            token_size = module.get("token_size") or int(signal["sfreq"])
+            module.setdefault("hop_length", max(1, int(token_size) // 2))
+        module["missing"] = self.missing
+        if self.channel_names is not None:  # else those of the checkpoint, if any
+            module["channel_names"] = self.channel_names
+        if self.missing == "mask" and "chs_info" in signal:
+            module["channel_names"] = [ch["ch_name"] for ch in signal["chs_info"]]
+        return module
 
     def _augmentation(self, signal: SignalParams, seed: int) -> RandomMissing | None:
         """Make what removes data from the training windows."""
@@ -561,13 +589,15 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         signal: SignalParams,
         classes: NDArray[Any],
         data: LabelledWindows,
-    ) -> None:
+    ) -> Self:
         """Take over what was fitted, all at once: a failed fit changes nothing."""
+        merge_low_rank(net.module_)
         self.net_ = net
         self.signal_ = signal
         self.classes_ = classes
         self.n_features_in_ = signal["n_chans"]
         self.microvolts_ = data.microvolts
+        return self
 
     def _open(self, X: Any, labels: bool = False) -> Windows:
         """Read windows to predict on."""

@@ -2,7 +2,8 @@
 
 Composition only. What a token is stands in ``tokens``, what is missing of a window in
 ``missing``, which channel is which in ``channel_rows``, what the transformer does in
-``encoder``, and the names of weights elsewhere in ``weights``.
+``encoder``, how weights come in and out in ``pretrained``, and their names elsewhere in
+``weights``.
 """
 
 from collections import OrderedDict
@@ -18,6 +19,7 @@ from braindecode_biot.channel_rows import ChannelRows
 from braindecode_biot.channels import vocabulary
 from braindecode_biot.encoder import Encoder
 from braindecode_biot.missing import find_missing, trim, whole_tokens
+from braindecode_biot.pretrained import CheckpointMixin
 from braindecode_biot.tokens import (
     TokenEmbedding,
     check_geometry,
@@ -30,7 +32,7 @@ from braindecode_biot.weights import braindecode_names, drop_position_table
 __all__ = ["BIOT"]
 
 
-class BIOT(EEGModuleMixin, nn.Module):
+class BIOT(CheckpointMixin, EEGModuleMixin, nn.Module):
     r"""BIOT: Biosignal Transformer, from Yang et al. (2023) [Yang2023]_.
 
     Each channel is scaled and cut into overlapping tokens of one second; a token is
@@ -134,8 +136,10 @@ class BIOT(EEGModuleMixin, nn.Module):
     _HUB_NOTES_TEMPLATE = """
     Notes
     -----
-    With ``huggingface_hub`` installed, ``{name}.from_pretrained`` and
-    ``push_to_hub`` work as for every model of braindecode.
+    ``{name}.from_checkpoint`` loads weights of any layout from files and folders; with
+    ``huggingface_hub`` installed (``pip install "braindecode-biot[hub]"``) also from
+    the Hub, as ``from_pretrained`` does, and ``push_to_hub`` works as for every model
+    of braindecode.
     """
 
     # No annotations on the arguments that stand on the host's API page, so that the

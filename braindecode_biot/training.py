@@ -226,6 +226,7 @@ def make_net(
     verbose: int,
     callbacks: Sequence[Callback] | None,
     augmentation: Transform | None = None,
+    param_groups: Sequence[tuple[str, dict[str, float]]] = (),
 ) -> NeuralNetClassifier:
     """Make an untrained skorch net of BIOT for these windows.
 
@@ -244,6 +245,8 @@ verbose, callbacks
         As for :class:`~braindecode_biot.BIOTClassifier`.
     augmentation : braindecode.augmentation.Transform | None
         What is done to the training windows.
+    param_groups : sequence of (str, dict)
+        Settings of the optimizer for weights whose names fit a pattern.
 
     Returns
     -------
@@ -280,6 +283,7 @@ verbose, callbacks
         criterion__weight=weight,
         optimizer=torch.optim.AdamW,
         optimizer__weight_decay=weight_decay,
+        optimizer__param_groups=list(param_groups),
         lr=lr,
         max_epochs=max_epochs,
         batch_size=int(batch_size),  # torch refuses NumPy's integers

@@ -4,6 +4,7 @@ import re
 import warnings
 
 import pytest
+import torch
 
 from conftest import ROOT
 
@@ -28,9 +29,15 @@ def test_the_python_snippets_run(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "scores.png").stat().st_size > 10_000
     assert names["X"].shape == (396, 18, 400)
     assert len(names["bipolar"].ch_names) == 18
+    assert names["embeddings"].shape == (8, 64)
+    assert names["same"].n_outputs == 2
+    assert names["other"].n_outputs == 6
+    stand_in, trained = (names[n].encoder.state_dict() for n in ("stand_in", "same"))
+    assert not any(torch.equal(stand_in[key], trained[key]) for key in stand_in)
     printed = capsys.readouterr().out
     assert "Montage tcp-18: 14 of 18 channels" in printed
     assert "A1" in printed
+    assert "EEG-six-datasets-18-channels.ckpt (official layout)" in printed
 
 
 def test_the_make_targets_exist():

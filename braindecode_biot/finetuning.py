@@ -1,0 +1,188 @@
+"""How pretrained weights are tuned: which move, how fast, and from when.
+
+Owns the learning rates of layers, the freezing of all but the head, low-rank updates
+(peft's), and the head's direct fit on embeddings. Must not know recordings nor
+scikit-learn's contract.
+"""
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from braindecode_biot.model import BIOT
+
+__all__ = ["Frozen", "add_low_rank", "fit_head", "layer_rates", "merge_low_rank"]
+
+
+def layer_rates(
+    n_layers: int, lr: float, decay: float
+) -> list[tuple[str, dict[str, float]]]:
+    """Give each layer its learning rate, the lower the further from the head.
+
+    Parameters
+    ----------
+    n_layers : int
+        Encoder layers.
+    lr : float
+        Learning rate of the head.
+    decay : float
+        What each layer down multiplies it with.
+
+    Returns
+    -------
+    list of (str, dict)
+        Patterns of weights' names with their learning rates, as skorch's
+        ``optimizer__param_groups`` takes them. The head keeps ``lr``.
+
+    Examples
+    --------
+    >>> layer_rates(2, lr=1.0, decay=0.5)
+    [('tokens.*', {'lr': 0.125}), ('encoder.layers.0.*', {'lr': 0.25}), \
+('encoder.layers.1.*', {'lr': 0.5})]
+    """
+    layers = ["tokens.*", *(f"encoder.layers.{i}.*" for i in range(n_layers))]
+    return [
+        (pattern, {"lr": lr * decay ** (n_layers + 1 - depth)})
+        for depth, pattern in enumerate(layers)
+    ]
+
+
+class Frozen(Callback):
+    """Keep weights as they are for the first epochs of a fit.
+
+    Parameters
+    ----------
+    n_epochs : int | None
+        How many; None is all of them.
+    """
+
+    def __init__(self, n_epochs: int | None) -> None:
+        self.n_epochs = n_epochs
+
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+        """Remember where the fit begins."""
+        self.first_ = len(net.history)
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        """Freeze or release them."""
+        # skorch has opened the row of this epoch already.
+        done = len(net.history) - 1 - self.first_
+        self._set(net.module_, self.n_epochs is not None and done >= self.n_epochs)
+
+    def on_train_end(self, net: Any, **kwargs: Any) -> None:
+        """Leave a net behind of which all weights can move."""
+        self._set(net.module_, True)
+
+    @staticmethod
+    def _set(model: BIOT, moves: bool) -> None:
+        for part in (model.tokens, model.encoder):
+            part.requires_grad_(moves)
+
+
+def fit_head(
+    net: NeuralNetClassifier,
+    windows: Any,
+    labels: NDArray[np.intp],
+    weights: NDArray[np.float64] | None,
+) -> None:
+    """Fit the head alone: a logistic regression on the embeddings, once computed.
+
+    The head is linear, so that its best weights can be had at once, from embeddings
+    without dropout; the penalty is scikit-learn's default on standardized features.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNetClassifier
+        Initialized; its head is replaced, its history gets one row.
+    windows : Dataset
+        The windows.
+    labels : array of int, shape (n_windows,)
+        Encoded labels, of all classes.
+    weights : array of shape (n_classes,) | None
+        Weight of each class.
+    """
+    model: BIOT = net.module_
+    activation, linear = model.final_layer[0], cast(nn.Linear, model.final_layer[1])
+    model.eval()
+    with torch.no_grad():
+        batches = [
+            activation(model(x.to(net.device), return_features=True)["features"]).cpu()
+            for x, _ in net.get_iterator(windows, training=False)
+        ]
+    features = torch.cat(batches).double()
+    scaler = StandardScaler()
+    regression = LogisticRegression(max_iter=1000).fit(
+        scaler.fit_transform(features.numpy()),
+        labels,
+        None if weights is None else weights[labels],
+    )
+    slopes, offset = regression.coef_ / scaler.scale_, regression.intercept_
+    offset = offset - slopes @ scaler.mean_
+    if len(slopes) == 1:  # for two classes, the second's log odds
+        slopes, offset = np.r_[-slopes, slopes] / 2, np.r_[-offset, offset] / 2
+    with torch.no_grad():
+        linear.weight.copy_(torch.as_tensor(slopes))
+        linear.bias.copy_(torch.as_tensor(offset))
+    logits = features @ torch.as_tensor(slopes).T + torch.as_tensor(offset)
+    loss = cross_entropy(logits, torch.as_tensor(labels), reduction="none")
+    if weights is not None:
+        loss *= torch.as_tensor(weights[labels])
+    net.history.new_epoch()
+    net.history.record("epoch", len(net.history))
+    net.history.record("train_loss", float(loss.mean()))
+
+
+def add_low_rank(net: NeuralNetClassifier, rank: int) -> None:
+    """Let the encoder's linear layers learn updates of low rank only.
+
+    Low-rank adaptation (Hu et al. 2021, doi:10.48550/arXiv.2106.09685) by peft: each
+    weight :math:`W` stays, and :math:`W + BA` is used with trained :math:`A` and
+    :math:`B` of that rank. The head is trained as it is.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNetClassifier
+        Initialized; its optimizer is made anew for what can move now.
+    rank : int
+        Rank of the updates.
+
+    Raises
+    ------
+    ImportError
+        If peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ImportError(
+            "finetune='lora' needs peft: pip install 'braindecode-biot[lora]'."
+        ) from error
+    encoder: nn.Module = net.module_.encoder
+    layers = [name for name, m in encoder.named_modules() if isinstance(m, nn.Linear)]
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=layers)
+    inject_adapter_in_model(config, encoder)  # freezes the encoder's own weights
+    net.module_.tokens.requires_grad_(False)
+    net.initialize_optimizer()
+
+
+def merge_low_rank(model: BIOT) -> None:
+    """Add low-rank updates to the weights, so that the model is as any other.
+
+    Parameters
+    ----------
+    model : BIOT
+        After :func:`add_low_rank`; any other stays as it is.
+    """
+    for name, layer in list(model.encoder.named_modules()):
+        if hasattr(layer, "lora_A") and hasattr(layer, "get_base_layer"):
+            layer.merge()
+            model.encoder.set_submodule(name, layer.get_base_layer())
+    model.requires_grad_(True)

@@ -1,0 +1,186 @@
+"""Which layout a state dict is in, and which of its tensors is which.
+
+Owns recognition, behind the prefixes that training frameworks put before the names,
+such as Lightning ``model.``; the names themselves stand in ``weights``. Must not read
+files, nor know the model class.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from torch import Tensor
+
+from braindecode_biot.weights import (
+    POSITION_TABLE,
+    TABLE,
+    CheckpointError,
+    check_position_table,
+    n_layers,
+    official_names,
+)
+
+__all__ = ["Translation", "nearest", "translate"]
+
+# What heads are called behind the prefix that they share with the encoder.
+_HEAD = re.compile(
+    r"(?P<head>classifier\w*|final_layer)"
+    r"(?:\.clshead\.1|\.classification_head|\.linear)\.(?P<kind>weight|bias)"
+)
+_PREDICTOR = re.compile(r"prediction\.\d+\.(?:weight|bias)")
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A checkpoint's tensors under this package's names.
+
+    Attributes
+    ----------
+    layout : str
+        ``"biot"``, ``"braindecode"`` or ``"official"``.
+    keys : dict of str to str
+        Our name of each tensor of the encoder → its name in the checkpoint.
+    heads : dict of str to dict of str to str
+        Of each head by its name, ``"weight"`` and ``"bias"`` → names in the checkpoint.
+    harmless : dict of str to str
+        Names that a model does without → why.
+    unknown : dict of str to list of str
+        All other names → the nearest known ones.
+    """
+
+    layout: str
+    keys: Mapping[str, str]
+    heads: Mapping[str, Mapping[str, str]]
+    harmless: Mapping[str, str]
+    unknown: Mapping[str, list[str]]
+
+
+def translate(
+    state_dict: Mapping[str, Tensor], source: str = "the state dict"
+) -> Translation:
+    """Recognise a checkpoint's layout, and name its tensors as this package does.
+
+    Parameters
+    ----------
+    state_dict : mapping of str to Tensor
+        In any layout, behind any prefix.
+    source : str
+        What errors call it.
+
+    Returns
+    -------
+    Translation
+        Which tensor is which.
+
+    Raises
+    ------
+    CheckpointError
+        If no tensor is a BIOT's, several encoders are in it, a head is not whole, or
+        stored constants (``index``, the position table) are not BIOT's.
+
+    Examples
+    --------
+    >>> from braindecode_biot import BIOT
+    >>> state = BIOT(n_chans=2, n_outputs=2, n_times=400).state_dict()
+    >>> found = translate({f"model.{key}": value for key, value in state.items()})
+    >>> found.layout, found.keys["tokens.projection.bias"]
+    ('biot', 'model.tokens.projection.bias')
+    """
+    official = official_names(n_layers(state_dict))
+    tables = {"biot": {name: name for name in official.values()}, "official": official}
+    count: Counter[tuple[str, str]] = Counter(
+        (layout, key.removesuffix(theirs))
+        for layout, names in tables.items()
+        for theirs in names
+        for key in state_dict
+        if f".{key}".endswith(f".{theirs}")
+    )
+    if not count:
+        raise CheckpointError(
+            f"Nothing in {source} is a BIOT's: expected names that end in "
+            f"'{TABLE}' or 'channel_tokens.weight', got {len(state_dict)} entries"
+            f"{_such_as(list(state_dict))}. Is it a checkpoint of another model?"
+        )
+    (layout, prefix), most = count.most_common(1)[0]
+    if len(rivals := [other for other, n in count.items() if n == most]) > 1:
+        raise CheckpointError(
+            f"{source} holds {len(rivals)} BIOTs, under {[p for _, p in rivals]}. Pass "
+            "one of them as a state dict: {key: value for key, value in "
+            f"checkpoint.items() if key.startswith({rivals[0][1]!r})}}."
+        )
+    names = tables[layout]
+    keys = {ours: prefix + key for key, ours in names.items()}
+    keys = {ours: key for ours, key in keys.items() if key in state_dict}
+    if layout == "official" and prefix.endswith("encoder."):
+        layout = "braindecode"
+
+    root = re.sub(r"(^|\.)(?:biot|encoder)\.$", r"\1", prefix)
+    heads: dict[str, dict[str, str]] = {}
+    harmless: dict[str, str] = {}
+    unknown: dict[str, list[str]] = {}
+    taken = set(keys.values())
+    for key in (key for key in state_dict if key not in taken):
+        if key == f"{prefix}index" and layout != "biot":
+            _check_index(state_dict[key], key)
+            harmless[key] = "numbers the channels: 0, 1, 2, ..."
+        elif key == prefix + POSITION_TABLE and layout != "biot":
+            check_position_table(state_dict[key], key)
+            harmless[key] = "the sinusoidal position table, which is computed"
+        elif not key.startswith(root):
+            unknown[key] = nearest(key.removeprefix(prefix), names)
+        elif match := _HEAD.fullmatch(key, len(root)):
+            heads.setdefault(match["head"], {})[match["kind"]] = key
+        elif _PREDICTOR.fullmatch(key, len(root)):
+            harmless[key] = "predictor of contrastive pretraining"
+        else:
+            unknown[key] = nearest(key.removeprefix(prefix), names)
+    for head, parts in heads.items():
+        if lacking := {"weight", "bias"} - parts.keys():
+            raise CheckpointError(
+                f"The head {head!r} in {source} has no {lacking.pop()}, but only "
+                f"{list(parts.values())}."
+            )
+    return Translation(
+        layout,
+        keys,
+        dict(sorted(heads.items())),
+        dict(sorted(harmless.items())),
+        dict(sorted(unknown.items())),
+    )
+
+
+def nearest(name: str, candidates: Iterable[str]) -> list[str]:
+    """Find what a name may have been meant to be.
+
+    Parameters
+    ----------
+    name : str
+        Behind any prefix.
+    candidates : iterable of str
+        Known names.
+
+    Returns
+    -------
+    list of str
+        Up to two of them, the nearest first.
+
+    Examples
+    --------
+    >>> nearest("model.token.projection.bias", ["tokens.projection.bias"])
+    ['tokens.projection.bias']
+    """
+    return get_close_matches(name, list(candidates), n=2, cutoff=0.6)
+
+
+def _check_index(index: Tensor, name: str) -> None:
+    if index.tolist() != list(range(index.numel())):
+        raise CheckpointError(
+            f"'{name}' orders the channel tokens as {index.tolist()}, expected 0, 1, "
+            "2, ...: put the rows of 'channel_tokens.weight' in that order first."
+        )
+
+
+def _such_as(names: list[str]) -> str:
+    return f" such as {names[:3]}" if names else ""

@@ -1,0 +1,137 @@
+"""Models into files, in any layout, whole or not at all.
+
+Owns what is written where. A file is written beside its place, flushed to the disk, and
+put there in one step: whoever reads it, even after a crash, finds the old file or the
+new one. Must not know the model class.
+"""
+
+import io
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from braindecode_biot.checkpoints import CONFIG_FILE, WEIGHTS_FILE
+from braindecode_biot.configs import braindecode_config
+from braindecode_biot.weights import TABLE, to_braindecode, to_official
+
+__all__ = ["save_weights"]
+
+Layout = Literal["biot", "braindecode", "official", "official-encoder"]
+_PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+
+
+def save_weights(
+    model: nn.Module, path: str | os.PathLike[str], layout: Layout = "biot"
+) -> Path:
+    """Save a model's weights, atomically.
+
+    Parameters
+    ----------
+    model : BIOT
+        Model of this package.
+    path : str | path
+        A folder, which is made, or a file: a name that ends in ``.safetensors`` or,
+        but for the layout "biot", in ``.ckpt``, ``.pt``, ``.pth`` or ``.bin``, which
+        are written by :func:`torch.save`.
+    layout : "biot" | "braindecode" | "official" | "official-encoder"
+        Names of the tensors. A folder holds ``model.safetensors`` and ``config.json``;
+        that of "biot" is what ``save_pretrained`` makes, that of "braindecode" loads
+        with ``braindecode.models.BIOT.from_pretrained``. The official repository's
+        layouts are files: "official" is its ``BIOTClassifier``, "official-encoder" its
+        ``BIOTEncoder``, as the published weights are.
+
+    Returns
+    -------
+    Path
+        The folder or file.
+
+    Raises
+    ------
+    ValueError
+        If the layout is not known, the file's name does not fit it, or braindecode's
+        model cannot have this token size.
+
+    Notes
+    -----
+    A ``.safetensors`` file carries this package's configuration in its metadata, so
+    that it is whole by itself, and a folder is never half old and half new:
+    ``config.json`` repeats it for others to read. The optimiser's state is no part of
+    it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from braindecode_biot import BIOT, save_weights
+    >>> model = BIOT(n_chans=2, n_outputs=2, n_times=400)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_weights(model, f"{folder}/mine.ckpt", layout="official")
+    ...     print(BIOT.from_checkpoint(path, n_times=400).load_report_.layout)
+    official
+    """
+    path = Path(path).expanduser()
+    net: Any = model
+    config = net.get_config()
+    state: dict[str, Tensor] = net.state_dict()
+    written = config
+    if layout == "braindecode":
+        written = braindecode_config(config, len(state[TABLE]))
+        state = to_braindecode(state)
+    elif layout in ("official", "official-encoder"):
+        state = to_official(state, head=layout == "official")
+    elif layout != "biot":
+        raise ValueError(
+            f"There is no layout {layout!r}, expected 'biot', 'braindecode', "
+            "'official' or 'official-encoder'."
+        )
+    # Views would drag along the storage of what they are views of.
+    state = {name: value.detach().cpu().clone() for name, value in state.items()}
+
+    if path.suffix in _PICKLES and layout != "biot":
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        return _write(path, buffer.getvalue())
+    if path.suffix == ".safetensors":
+        return _write(path, _safetensors(state, config))
+    if layout.startswith("official") or path.suffix in _PICKLES:
+        wanted = ".safetensors" if layout == "biot" else ".ckpt or .safetensors"
+        raise ValueError(
+            f"Expected the name of a file that ends in {wanted} for the layout "
+            f"{layout!r}, got '{path}'."
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    _write(path / WEIGHTS_FILE, _safetensors(state, config))
+    _write(path / CONFIG_FILE, json.dumps(written, indent=2).encode())
+    return path
+
+
+def _safetensors(state: dict[str, Tensor], config: dict[str, Any]) -> bytes:
+    from safetensors.torch import save
+
+    # One entry: several would come in random order, and equal models in unequal files.
+    return save(state, {"config": json.dumps(config)})
+
+
+def _write(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    if hasattr(os, "O_DIRECTORY"):  # the new name itself; Windows has no such call
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    return path
