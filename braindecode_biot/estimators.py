@@ -24,7 +24,8 @@ from skorch.history import History
 from torch.utils.data import Dataset, Subset
 
 from braindecode_biot.augmentation import RandomMissing
-from braindecode_biot.checkpoints import Source
+from braindecode_biot.checkpoints import Source, read_checkpoint
+from braindecode_biot.configs import arguments_for
 from braindecode_biot.finetuning import (
     Frozen,
     add_low_rank,
@@ -33,6 +34,7 @@ from braindecode_biot.finetuning import (
     merge_low_rank,
 )
 from braindecode_biot.labels import check_labels, class_weights, find_classes
+from braindecode_biot.loading import load_weights
 from braindecode_biot.model import BIOT
 from braindecode_biot.params import check_params
 from braindecode_biot.signal import SignalParams, match_signal
@@ -56,6 +58,12 @@ _MODULE_PARAMS = frozenset(inspect.signature(BIOT).parameters) - {
     *("missing", "channel_names", "return_feature"),
 }
 _PREFIX = "module__"
+
+
+def _arguments(model: BIOT) -> dict[str, Any]:
+    """Return what a model was made with, but for its signal's parameters."""
+    names = _MODULE_PARAMS | {"missing", "channel_names"}
+    return {k: v for k, v in model._braindecode_init_kwargs.items() if k in names}
 
 
 class BIOTClassifier(ClassifierMixin, BaseEstimator):
@@ -90,11 +98,12 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         removed, anew in each epoch, so that the model learns to do without: up to a
         quarter of the channels, and half a token for every two tokens of the others.
         A :class:`~braindecode_biot.augmentation.RandomMissing` says it in detail.
-    pretrained : path | str | mapping | None
+    pretrained : path | str | mapping | BIOT | None
         Checkpoint to begin with, as for
         :meth:`BIOT.from_checkpoint <braindecode_biot.BIOT.from_checkpoint>`: a file, a
-        folder, a repository on the Hub or a state dict, of any layout. The model's
-        sizes are then those of the checkpoint, its head is new. What was loaded tells
+        folder, a repository on the Hub or a state dict, of any layout; or a model, such
+        as that method makes with options of its own. Sizes and settings are then those
+        of the checkpoint, unless set here, and the head is new. What was loaded tells
         ``net_.module_.load_report_``.
     finetune : "full" | "layerwise" | "lora" | "head"
         What to tune of pretrained weights. "full" is all, at ``lr``. "layerwise" is
@@ -102,7 +111,8 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         "lora" is the head, and updates of low rank to the encoder's linear layers,
         which are merged into the weights at the end; it needs peft. "head" is the
         head alone, as a logistic regression on the embeddings, which are computed
-        once: quick, and without epochs, validation or augmentation.
+        once: quick, and without epochs, validation or augmentation. In
+        ``partial_fit``, "head" trains the head alone for an epoch.
     layer_decay : float
         What each layer down multiplies the learning rate with, for "layerwise".
     lora_rank : int
@@ -186,7 +196,7 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         channel_names: str | Sequence[str] | None = None,
         missing: Literal["raise", "mask"] = "raise",
         augment_missing: float | RandomMissing = 0.0,
-        pretrained: Source | None = None,
+        pretrained: Source | BIOT | None = None,
         finetune: Literal["full", "layerwise", "lora", "head"] = "full",
         layer_decay: float = 0.75,
         lora_rank: int = 8,
@@ -280,17 +290,19 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         go_on = self.warm_start and self.__sklearn_is_fitted__()
         signal, classes, data = self._prepare(X, y, go_on)
         seed = self._seed()
-        train, valid = split(data.labels, groups, self.validation_fraction, seed)
+        train, valid = list(range(len(data))), list[int]()
+        if self.finetune != "head":  # which has nothing to choose by it
+            fraction = self.validation_fraction
+            train, valid = split(data.labels, groups, fraction, seed)
         with seeded(seed):
             net = self._net(
                 signal,
                 classes,
                 data,
                 Subset(data, valid) if valid else None,
+                go_on=go_on,
                 augmentation=self._augmentation(signal, seed),
             )
-            if go_on:
-                self._load_fitted(net)
             if self.finetune == "head":
                 weights = class_weights(self.class_weight, classes, data.labels)
                 fit_head(net, data, data.labels, weights)
@@ -342,12 +354,12 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
                 signal,
                 known,
                 data,
+                go_on=go_on,
                 max_epochs=1,
                 lr_schedule=None,
                 augmentation=self._augmentation(signal, seed),
             )
             if go_on:
-                self._load_fitted(net)
                 # Adam's moments go on as well, at the learning rate of now: copies,
                 # for an epoch that fails must leave those of the last one.
                 moments = deepcopy(self.net_.optimizer_.state_dict()["state"])
@@ -444,10 +456,10 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
             missing=missing,
             channel_names=names if missing == "mask" or is_array else None,
         )
-        unscaled = self.get_params(deep=False).get("module__input_scaling", "") is None
-        if fitted and unscaled and windows.microvolts != self.microvolts_:
+        unscaled = fitted and self.net_.module_.input_scaling is None
+        if unscaled and windows.microvolts != self.microvolts_:
             raise ValueError(
-                "With module__input_scaling=None the unit matters: Epochs are read in "
+                "With input_scaling=None the unit matters: Epochs are read in "
                 "µV, arrays and datasets in their own unit. This model was fitted on "
                 f"{'Epochs' if self.microvolts_ else 'an array or a dataset'}: give it "
                 "the same kind."
@@ -497,20 +509,15 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         classes: NDArray[Any],
         data: LabelledWindows,
         valid: Dataset[Any] | None = None,
+        *,
+        go_on: bool,
         **instead: Any,
     ) -> NeuralNetClassifier:
-        """Make a net with this estimator's parameters, untrained or pretrained."""
-        params = self.get_params(deep=False)
-        module, weights = self._module_params(signal), None
-        if self.pretrained is not None:
-            model = BIOT.from_checkpoint(self.pretrained, head=None, **module, **signal)
-            # With the sizes that the checkpoint has.
-            module = {
-                name: value
-                for name, value in model._braindecode_init_kwargs.items()
-                if name not in signal
-            }
-            weights = model.state_dict()
+        """Make a net with this estimator's parameters, as the fit is to find it."""
+        params, module = self.get_params(deep=False), self._module_params(signal)
+        begin = self.net_.module_ if go_on else self._pretrained(signal)
+        if begin is not None:  # with its sizes and settings
+            module = _arguments(begin) | (module if go_on else {})
         names = inspect.signature(make_net).parameters.keys() & params.keys()
         training = {name: params[name] for name in names} | {
             "module_params": module,
@@ -524,11 +531,36 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
             n_frozen = None if self.finetune == "head" else int(self.freeze_epochs)
             training["callbacks"] = [Frozen(n_frozen), *(self.callbacks or ())]
         net = make_net(signal, valid, **(training | instead))
-        if weights is not None:
-            net.module_.load_state_dict(weights)
-            net.module_.load_report_ = model.load_report_
+        if go_on:
+            self._check_same(net.module_)
+        if begin is not None:
+            net.module_.load_state_dict(begin.state_dict())
+            net.module_.load_report_ = begin.load_report_
         data.check(net.module_)
         return net
+
+    def _pretrained(self, signal: SignalParams) -> BIOT | None:
+        """Load the checkpoint to begin with, if any, for these windows."""
+        if self.pretrained is None:
+            return None
+        source, told, names = self.pretrained, {}, None
+        if isinstance(source, BIOT):
+            told = _arguments(source)
+            names = told.pop("channel_names", None)
+            source = source.state_dict()
+        checkpoint = read_checkpoint(source)
+        arguments = arguments_for(
+            checkpoint,
+            told | self._module_params(signal) | signal,
+            head=None,
+            checkpoint_channels=names,
+            known=inspect.signature(BIOT).parameters,
+        )
+        token_size = arguments.get("token_size") or int(signal["sfreq"])
+        arguments.setdefault("hop_length", max(1, int(token_size) // 2))
+        model = BIOT(**arguments)
+        load_weights(model, checkpoint, head=None, checkpoint_channels=names)
+        return model
 
     def _module_params(self, signal: SignalParams) -> dict[str, Any]:
         """Collect the arguments of BIOT that this estimator was given."""
@@ -565,23 +597,19 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
             random_state=seed,
         )
 
-    def _load_fitted(self, net: NeuralNetClassifier) -> None:
-        """Let a net go on from the fitted weights."""
-        names, fitted = net.module_.channel_names, self.net_.module_.channel_names
-        if names != fitted:
-            raise ValueError(
-                "warm_start and partial_fit go on from weights of the channel_names "
-                f"{fitted}, which are now {names}. Set those back, or fit anew with "
-                "warm_start=False."
-            )
-        try:
-            net.module_.load_state_dict(self.net_.module_.state_dict())
-        except RuntimeError as error:
-            raise ValueError(
-                "warm_start and partial_fit go on from the fitted weights, which do "
-                "not fit a model of the present module__ arguments. Set those back, "
-                f"or fit anew with warm_start=False. torch says: {error}"
-            ) from error
+    def _check_same(self, model: BIOT) -> None:
+        """Refuse to go on from the fitted weights with a model of other settings."""
+        fitted = self.net_.module_
+        same = ["channel_names", "token_size", "hop_length", "input_scaling"]
+        for name in [*same, "att_num_heads", "emb_size", "n_layers"]:
+            before, now = getattr(fitted, name), getattr(model, name)
+            if before != now:
+                raise ValueError(
+                    "warm_start and partial_fit go on from the fitted weights, which "
+                    "do not fit a model of the present parameters: "
+                    f"{name} was {before!r} and is {now!r}. Set it back, or fit anew "
+                    "with warm_start=False."
+                )
 
     def _keep(
         self,

@@ -56,7 +56,7 @@ def layer_rates(
 
 
 class Frozen(Callback):
-    """Keep weights as they are for the first epochs of a fit.
+    """Keep weights as they are for the first epochs of a net's history.
 
     Parameters
     ----------
@@ -67,14 +67,10 @@ class Frozen(Callback):
     def __init__(self, n_epochs: int | None) -> None:
         self.n_epochs = n_epochs
 
-    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
-        """Remember where the fit begins."""
-        self.first_ = len(net.history)
-
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         """Freeze or release them."""
         # skorch has opened the row of this epoch already.
-        done = len(net.history) - 1 - self.first_
+        done = len(net.history) - 1
         self._set(net.module_, self.n_epochs is not None and done >= self.n_epochs)
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
@@ -108,8 +104,18 @@ def fit_head(
         Encoded labels, of all classes.
     weights : array of shape (n_classes,) | None
         Weight of each class.
+
+    Raises
+    ------
+    ValueError
+        If a class has no window.
     """
     model: BIOT = net.module_
+    if len(np.unique(labels)) < model.n_outputs:
+        raise ValueError(
+            f"finetune='head' fits a logistic regression, for which windows of all "
+            f"{model.n_outputs} classes are needed, got {len(np.unique(labels))}."
+        )
     activation, linear = model.final_layer[0], cast(nn.Linear, model.final_layer[1])
     model.eval()
     with torch.no_grad():

@@ -2,7 +2,9 @@
 
 import copy
 import pickle
+import shutil
 import sys
+import warnings
 
 import mne
 import numpy as np
@@ -193,6 +195,74 @@ class TestWhatMoves:
         model = tuned(checkpoint, finetune="head", lr=0.1).partial_fit(epochs)
         assert max(moved(model.net_.module_, trained).values()) == 0
         assert all(p.requires_grad for p in model.net_.module_.parameters())
+
+
+class TestWhatWasSilent:
+    """Each of these once gave a wrong answer, or an error that helped nobody."""
+
+    def test_frozen_epochs_of_partial_fit_end(self, checkpoint, trained, epochs):
+        model = tuned(checkpoint, freeze_epochs=1, lr=0.01)
+        model.partial_fit(epochs)
+        assert max(moved(model.net_.module_, trained).values()) == 0
+        model.partial_fit(epochs)
+        assert min(moved(model.net_.module_, trained).values()) > 0
+
+    def test_half_a_token_where_the_checkpoint_tells_no_hop(self, trained, epochs):
+        names = trained.channel_names
+        state = trained.state_dict()
+        model = tuned(state, channel_names=names, finetune="head").fit(epochs)
+        assert model.net_.module_.hop_length == model.net_.module_.token_size // 2
+
+    def test_units_of_unscaled_checkpoints(self, trained, epochs, tmp_path):
+        unscaled = BIOT.from_config(trained.get_config() | {"input_scaling": None})
+        unscaled.save_pretrained(tmp_path / "unscaled")
+        model = tuned(tmp_path / "unscaled", finetune="head").fit(epochs)
+        with pytest.raises(ValueError, match="the unit matters"):
+            model.predict(np.ones((2, 4, 80)))
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            dict(module__att_num_heads=2),
+            dict(module__hop_length=5),
+            dict(module__input_scaling=None),
+        ],
+    )
+    @pytest.mark.parametrize("pretrained", [True, False])
+    def test_warm_start_with_other_settings(
+        self, checkpoint, epochs, change, pretrained
+    ):
+        model = tuned(checkpoint if pretrained else None, module__emb_size=16)
+        model.set_params(warm_start=True).fit(epochs)
+        model.set_params(**change)
+        for go_on in (model.fit, model.partial_fit):
+            with pytest.raises(ValueError, match="do not fit a model of the present"):
+                go_on(epochs)
+
+    def test_a_model_will_do(self, trained, epochs):
+        model = clone(tuned(trained, lr=1e-12, weight_decay=0)).fit(epochs)
+        assert max(moved(model.net_.module_, trained).values()) < 1e-6
+        assert model.net_.module_.channels.rows.tolist() == [1, 0, 2]
+        assert model.net_.module_.token_size == 20
+
+    def test_the_checkpoint_is_not_needed_to_go_on(self, checkpoint, epochs, tmp_path):
+        folder = tmp_path / "moved"
+        shutil.copytree(checkpoint, folder)
+        model = tuned(folder, warm_start=True).fit(epochs)
+        shutil.rmtree(folder)
+        model.partial_fit(epochs).fit(epochs)
+
+    def test_head_needs_every_class(self, checkpoint, epochs):
+        y = np.arange(24) % 3
+        model = tuned(checkpoint, finetune="head", warm_start=True).fit(epochs, y)
+        with pytest.raises(ValueError, match="all 3 classes are needed, got 2"):
+            model.fit(epochs[y < 2], y[y < 2])
+
+    def test_head_needs_no_validation(self, checkpoint, epochs):
+        model = tuned(checkpoint, finetune="head")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model.fit(epochs[:4], groups=np.zeros(4))
 
 
 @pytest.mark.parametrize(
