@@ -4,15 +4,17 @@ Owns :class:`RandomMissing`, in the form of braindecode's transforms, and the re
 itself (:func:`remove`). Must not know the model nor how it is trained.
 """
 
+from copy import deepcopy
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from braindecode.augmentation import Transform
+from sklearn.utils import check_random_state
 from torch import Tensor
 
-__all__ = ["RandomMissing", "remove"]
+__all__ = ["RandomMissing", "as_dense_as_the_paper", "remove", "reseeded"]
 
 
 def remove(
@@ -143,3 +145,36 @@ class RandomMissing(Transform):
             "starts": torch.as_tensor(starts, device=X.device),
             "mask_len_samples": self.mask_len_samples,
         }
+
+
+def as_dense_as_the_paper(
+    share: float, n_chans: int, n_times: int, token_size: int, seed: int
+) -> RandomMissing:
+    """Remove as much of windows of any size as the paper does of 10 s in 16 channels.
+
+    Parameters
+    ----------
+    share : float
+        Share of the windows that are damaged.
+    n_chans, n_times, token_size, seed : int
+        Channels and samples of a window, samples of a token, and the seed.
+
+    Returns
+    -------
+    RandomMissing
+        Of a quarter of the channels, and half a token for every two tokens.
+    """
+    return RandomMissing(
+        share,
+        max_segments=max(1, round(n_times / token_size / 2)),
+        mask_len_samples=max(1, token_size // 2),
+        max_channels=n_chans // 4,
+        random_state=seed,
+    )
+
+
+def reseeded(transform: RandomMissing, seed: int) -> RandomMissing:
+    """Copy a transform, to draw from a seed of its own."""
+    copy = deepcopy(transform)
+    copy.rng = check_random_state(seed)
+    return copy

@@ -23,18 +23,22 @@ from skorch.callbacks import Callback
 from skorch.history import History
 from torch.utils.data import Dataset, Subset
 
-from braindecode_biot.augmentation import RandomMissing
-from braindecode_biot.checkpoints import Source, read_checkpoint
-from braindecode_biot.configs import arguments_for
+from braindecode_biot.augmentation import (
+    RandomMissing,
+    as_dense_as_the_paper,
+    reseeded,
+)
+from braindecode_biot.checkpoints import Source
 from braindecode_biot.finetuning import (
     Frozen,
     add_low_rank,
     fit_head,
     layer_rates,
+    load_pretrained,
+    made_with,
     merge_low_rank,
 )
 from braindecode_biot.labels import check_labels, class_weights, find_classes
-from braindecode_biot.loading import load_weights
 from braindecode_biot.model import BIOT
 from braindecode_biot.params import check_params
 from braindecode_biot.signal import SignalParams, match_signal
@@ -58,12 +62,6 @@ _MODULE_PARAMS = frozenset(inspect.signature(BIOT).parameters) - {
     *("missing", "channel_names", "return_feature"),
 }
 _PREFIX = "module__"
-
-
-def _arguments(model: BIOT) -> dict[str, Any]:
-    """Return what a model was made with, but for its signal's parameters."""
-    names = _MODULE_PARAMS | {"missing", "channel_names"}
-    return {k: v for k, v in model._braindecode_init_kwargs.items() if k in names}
 
 
 class BIOTClassifier(ClassifierMixin, BaseEstimator):
@@ -515,9 +513,12 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
     ) -> NeuralNetClassifier:
         """Make a net with this estimator's parameters, as the fit is to find it."""
         params, module = self.get_params(deep=False), self._module_params(signal)
-        begin = self.net_.module_ if go_on else self._pretrained(signal)
+        begin = self.net_.module_ if go_on else None
+        if self.pretrained is not None and not go_on:
+            begin = load_pretrained(self.pretrained, module | signal)
         if begin is not None:  # with its sizes and settings
-            module = _arguments(begin) | (module if go_on else {})
+            module = made_with(begin) | (module if go_on else {})
+            module = {k: v for k, v in module.items() if k not in signal}
         names = inspect.signature(make_net).parameters.keys() & params.keys()
         training = {name: params[name] for name in names} | {
             "module_params": module,
@@ -539,29 +540,6 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
         data.check(net.module_)
         return net
 
-    def _pretrained(self, signal: SignalParams) -> BIOT | None:
-        """Load the checkpoint to begin with, if any, for these windows."""
-        if self.pretrained is None:
-            return None
-        source, told, names = self.pretrained, {}, None
-        if isinstance(source, BIOT):
-            told = _arguments(source)
-            names = told.pop("channel_names", None)
-            source = source.state_dict()
-        checkpoint = read_checkpoint(source)
-        arguments = arguments_for(
-            checkpoint,
-            told | self._module_params(signal) | signal,
-            head=None,
-            checkpoint_channels=names,
-            known=inspect.signature(BIOT).parameters,
-        )
-        token_size = arguments.get("token_size") or int(signal["sfreq"])
-        arguments.setdefault("hop_length", max(1, int(token_size) // 2))
-        model = BIOT(**arguments)
-        load_weights(model, checkpoint, head=None, checkpoint_channels=names)
-        return model
-
     def _module_params(self, signal: SignalParams) -> dict[str, Any]:
         """Collect the arguments of BIOT that this estimator was given."""
         module = {
@@ -581,21 +559,15 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
 
     def _augmentation(self, signal: SignalParams, seed: int) -> RandomMissing | None:
         """Make what removes data from the training windows."""
-        if isinstance(self.augment_missing, RandomMissing):
-            augmentation = deepcopy(self.augment_missing)
-            augmentation.rng = check_random_state(seed)
-            return augmentation
-        if not self.augment_missing:
+        share = self.augment_missing
+        if isinstance(share, RandomMissing):
+            return reseeded(share, seed)
+        if not share:
             return None
-        token_size = self.get_params(deep=False).get("module__token_size")
+        token_size = self._module_params(signal).get("token_size")
         token_size = int(token_size or signal["sfreq"])
-        return RandomMissing(
-            self.augment_missing,
-            max_segments=max(1, round(signal["n_times"] / token_size / 2)),
-            mask_len_samples=max(1, token_size // 2),
-            max_channels=signal["n_chans"] // 4,
-            random_state=seed,
-        )
+        n_chans, n_times = signal["n_chans"], signal["n_times"]
+        return as_dense_as_the_paper(share, n_chans, n_times, token_size, seed)
 
     def _check_same(self, model: BIOT) -> None:
         """Refuse to go on from the fitted weights with a model of other settings."""

@@ -1,10 +1,11 @@
 """How pretrained weights are tuned: which move, how fast, and from when.
 
-Owns the learning rates of layers, the freezing of all but the head, low-rank updates
-(peft's), and the head's direct fit on embeddings. Must not know recordings nor
-scikit-learn's contract.
+Owns the pretrained model that a fit begins with, the learning rates of layers, the
+freezing of all but the head, low-rank updates (peft's), and the head's direct fit on
+embeddings. Must not know recordings nor scikit-learn's contract.
 """
 
+import inspect
 from typing import Any, cast
 
 import numpy as np
@@ -17,9 +18,69 @@ from skorch.callbacks import Callback
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from braindecode_biot.checkpoints import Source, read_checkpoint
+from braindecode_biot.configs import arguments_for
+from braindecode_biot.loading import load_weights
 from braindecode_biot.model import BIOT
+from braindecode_biot.signal import SignalParams
 
-__all__ = ["Frozen", "add_low_rank", "fit_head", "layer_rates", "merge_low_rank"]
+__all__ = [
+    "Frozen",
+    "add_low_rank",
+    "fit_head",
+    "layer_rates",
+    "load_pretrained",
+    "made_with",
+    "merge_low_rank",
+]
+
+_SIGNAL = SignalParams.__required_keys__ | SignalParams.__optional_keys__
+
+
+def made_with(model: BIOT) -> dict[str, Any]:
+    """Return the arguments that a model was made with."""
+    return dict(model._braindecode_init_kwargs)
+
+
+def load_pretrained(source: Source | BIOT, arguments: dict[str, Any]) -> BIOT:
+    """Make a model for these windows with pretrained weights and a new head.
+
+    Parameters
+    ----------
+    source : path, str, mapping or BIOT
+        Checkpoint, as for :meth:`BIOT.from_checkpoint`, or a model.
+    arguments : dict
+        Arguments of BIOT that count more than the source's, with the signal's.
+
+    Returns
+    -------
+    BIOT
+        With ``load_report_``. The hop is half a token, unless told on either side.
+
+    Raises
+    ------
+    CheckpointError, OSError
+        As for :meth:`BIOT.from_checkpoint`.
+    """
+    names = None
+    if isinstance(source, BIOT):
+        told = made_with(source)
+        names = told.pop("channel_names", None)
+        arguments = {k: told[k] for k in told.keys() - _SIGNAL} | arguments
+        source = source.state_dict()
+    checkpoint = read_checkpoint(source)
+    arguments = arguments_for(
+        checkpoint,
+        arguments,
+        head=None,
+        checkpoint_channels=names,
+        known=inspect.signature(BIOT).parameters,
+    )
+    token_size = arguments.get("token_size") or int(arguments["sfreq"])
+    arguments.setdefault("hop_length", max(1, int(token_size) // 2))
+    model = BIOT(**arguments)
+    load_weights(model, checkpoint, head=None, checkpoint_channels=names)
+    return model
 
 
 def layer_rates(
