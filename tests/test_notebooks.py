@@ -26,6 +26,11 @@ SHORTER = {
         ("max_epochs=20", "max_epochs=1"),
         ("n_draws = 5", "n_draws = 1"),
     ],
+    "03_pretrained_and_finetuning.ipynb": [
+        ('max_epochs": 20', 'max_epochs": 2'),
+        ('freeze_epochs": 5', 'freeze_epochs": 1'),
+        ("n_draws = 3", "n_draws = 1"),
+    ],
 }
 
 every_notebook = pytest.mark.parametrize(
