@@ -125,7 +125,7 @@ def read_checkpoint(
         return _read_folder(path, filename)
     if path.is_file():
         tensors, config = _read_file(path)
-        return Checkpoint(str(path), tensors, config, _published(config, path))
+        return Checkpoint(str(path), tensors, config, _published(config, path, path.parent))
     if not isinstance(source, str) or not _may_be_on_hub(source):
         raise _not_found(path)
     options = dict(

@@ -5,7 +5,6 @@ model that they belong to. Pure functions: must not read files, nor make models.
 """
 
 import inspect
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
 from typing import Any
@@ -18,7 +17,14 @@ from braindecode_biot.checkpoints import Checkpoint
 from braindecode_biot.layouts import Translation, translate
 from braindecode_biot.weights import TABLE, CheckpointError, n_layers
 
-__all__ = ["arguments_for", "braindecode_config", "row_names", "stored_arguments"]
+__all__ = [
+    "arguments_for",
+    "braindecode_config",
+    "check_stored",
+    "row_names",
+    "stored_arguments",
+    "token_sizes",
+]
 
 _BRAINDECODE = {
     "embed_dim": "emb_size",
@@ -160,12 +166,14 @@ def arguments_for(
     if checkpoint.published is not None:
         stored = {**stored, **checkpoint.published.arguments}
     stored = {key: value for key, value in stored.items() if key in known}
-    _warn_of_scaling(checkpoint, found, given)
+    check_stored(checkpoint, found, checkpoint_channels)
 
     shapes = {name: checkpoint.tensors[key].shape for name, key in found.keys.items()}
     if TABLE in shapes:
         n_rows, stored["emb_size"] = shapes[TABLE]
         names = row_names(checkpoint, n_rows, checkpoint_channels)
+        if names is None:
+            _check_places(checkpoint, found, given, n_rows)
         stored |= _channels(stored, given, names, n_rows, checkpoint)
     stored["n_layers"] = n_layers(shapes)
 
@@ -187,15 +195,87 @@ def arguments_for(
             "200 Hz, and take other lengths)."
         )
     if "token_size" not in given and "tokens.projection.weight" in shapes:
-        n_freq = shapes["tokens.projection.weight"][1]
-        size = stored.get("token_size") or int(stored.get("sfreq") or 0)
-        if size // 2 + 1 != n_freq:
-            size = max(2 * (n_freq - 1), 1)
+        sizes = token_sizes(shapes["tokens.projection.weight"][1])
+        told = (stored.get("token_size"), given.get("sfreq"), stored.get("sfreq"))
+        fitting = [int(size) for size in told if size and int(size) in sizes]
+        size = [*fitting, sizes[0]][0]
         # None where it comes to the same, so that the configuration reads plainly.
         arguments["token_size"] = None if size == arguments.get("sfreq", 200) else size
     if "n_outputs" not in given:
         arguments["n_outputs"] = _n_outputs(checkpoint, found, head, stored)
     return arguments
+
+
+def token_sizes(n_freq: int) -> tuple[int, ...]:
+    """List the token sizes that have so many frequencies, the even one first.
+
+    Parameters
+    ----------
+    n_freq : int
+        Frequencies of a token's spectrum.
+
+    Returns
+    -------
+    tuple of int
+        One or two sizes in samples.
+
+    Examples
+    --------
+    >>> token_sizes(63)
+    (124, 125)
+    """
+    even = 2 * (n_freq - 1)
+    return (even, even + 1) if even > 0 else (1,)
+
+
+def check_stored(
+    checkpoint: Checkpoint,
+    found: Translation,
+    checkpoint_channels: str | Sequence[str] | None = None,
+) -> None:
+    """Require that the tensors have the sizes that their configuration says.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        What was read.
+    found : Translation
+        Which of its tensors is which.
+    checkpoint_channels : str | sequence of str | None
+        What the user says the rows of the table stand for.
+
+    Raises
+    ------
+    CheckpointError
+        If they contradict each other; both sides are listed.
+    """
+    stored = stored_arguments(checkpoint.config or {})
+    shapes = {name: checkpoint.tensors[key].shape for name, key in found.keys.items()}
+    problems = []
+
+    def compare(name: str, theirs: Any, ours: int) -> None:
+        if isinstance(theirs, int | float) and theirs != ours:
+            problems.append(f"{name}: {theirs} stored, {ours} in the tensors")
+
+    compare("n_layers", stored.get("n_layers"), n_layers(shapes))
+    if TABLE in shapes:
+        n_rows, emb_size = shapes[TABLE]
+        compare("emb_size", stored.get("emb_size"), emb_size)
+        # A vocabulary is compared, by its name, where rows are given names.
+        if stored.get("channel_names") is None and checkpoint_channels is None:
+            compare("n_chans", _n_stored_channels(stored), n_rows)
+    size = _stored_token_size(stored)
+    if "tokens.projection.weight" in shapes and size is not None:
+        n_freq = shapes["tokens.projection.weight"][1]
+        if size not in (sizes := token_sizes(n_freq)):
+            there = " or ".join(map(str, sizes))
+            problems.append(f"token_size: {size} stored, {there} in the tensors")
+    if problems:
+        raise CheckpointError(
+            f"The tensors in {checkpoint.source} contradict the configuration that was "
+            f"stored with them: {'; '.join(problems)}. Some are lost, or one of the two "
+            "is another model's. If the tensors are right, pass them as a state dict."
+        )
 
 
 def braindecode_config(config: Mapping[str, Any], n_rows: int) -> dict[str, Any]:
@@ -258,6 +338,44 @@ def _channels(
     return channels
 
 
+def _check_places(
+    checkpoint: Checkpoint, found: Translation, given: Mapping[str, Any], n_rows: int
+) -> None:
+    """Refuse named channels for rows that may stand for others."""
+    names = [ch.get("ch_name") for ch in given.get("chs_info") or ()]
+    if given.get("channel_names") is not None or not any(names):
+        return
+    stored = (checkpoint.config or {}).get("chs_info")
+    same = [ch.get("ch_name") for ch in stored or ()] == names
+    if same or (stored is None and found.layout == "biot"):
+        return
+    raise CheckpointError(
+        f"The table of channel tokens in {checkpoint.source} has {n_rows} rows of "
+        f"unknown channels, and chs_info names {_some(names)}: taken by place, each "
+        "might get another's token. Say what the rows stand for, such as "
+        "checkpoint_channels='tcp-18' or a list of names; or, if places are meant, "
+        "give n_chans instead of chs_info."
+    )
+
+
+def _some(names: Sequence[Any]) -> str:
+    return f"{list(names[:4])}{'...' if len(names) > 4 else ''}"
+
+
+def _n_stored_channels(stored: Mapping[str, Any]) -> int | None:
+    if stored.get("n_chans") is not None:
+        return int(stored["n_chans"])
+    return len(stored["chs_info"]) if stored.get("chs_info") else None
+
+
+def _stored_token_size(stored: Mapping[str, Any]) -> int | None:
+    """Take what is stored; a stored None is one second."""
+    size = stored.get("token_size")
+    if size is None and "token_size" in stored:
+        size = stored.get("sfreq")
+    return None if size is None else int(size)
+
+
 def _n_outputs(
     checkpoint: Checkpoint,
     found: Translation,
@@ -279,25 +397,6 @@ def _n_outputs(
         f"{checkpoint.source} {what} n_outputs=, the number of classes. To compute "
         "embeddings, any number does (n_outputs=1)."
     )
-
-
-def _warn_of_scaling(
-    checkpoint: Checkpoint, found: Translation, given: Mapping[str, Any]
-) -> None:
-    config = checkpoint.config or {}
-    if (
-        found.layout == "braindecode"
-        and checkpoint.published is None
-        and "input_scaling" not in config
-        and "input_scaling" not in given
-    ):
-        warnings.warn(
-            f"{checkpoint.source} is of braindecode's BIOT, which does not scale its "
-            "input. This model scales as the official pipeline does. Pass "
-            "input_scaling=None if the weights were trained on unscaled input, or "
-            "input_scaling='q95' to confirm that they were not.",
-            stacklevel=4,
-        )
 
 
 def _is_braindecodes(config: Mapping[str, Any]) -> bool:

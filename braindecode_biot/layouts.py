@@ -113,7 +113,8 @@ def translate(
     names = tables[layout]
     keys = {ours: prefix + key for key, ours in names.items()}
     keys = {ours: key for ours, key in keys.items() if key in state_dict}
-    if layout == "official" and prefix.endswith("encoder."):
+    with_index = f"{prefix}index" in state_dict  # which braindecode's has not
+    if layout == "official" and prefix.endswith("encoder.") and not with_index:
         layout = "braindecode"
 
     root = re.sub(r"(^|\.)(?:biot|encoder)\.$", r"\1", prefix)

@@ -14,7 +14,12 @@ from torch import Tensor, nn
 
 from braindecode_biot.channels import canonical
 from braindecode_biot.checkpoints import Checkpoint, Source, read_checkpoint
-from braindecode_biot.configs import row_names, stored_arguments
+from braindecode_biot.configs import (
+    check_stored,
+    row_names,
+    stored_arguments,
+    token_sizes,
+)
 from braindecode_biot.layouts import Translation, nearest, translate
 from braindecode_biot.report import LoadReport, TensorRecord
 from braindecode_biot.weights import (
@@ -24,7 +29,7 @@ from braindecode_biot.weights import (
     n_layers,
 )
 
-__all__ = ["load_weights"]
+__all__ = ["load_checkpoint", "load_weights"]
 
 # The argument that the size of an axis follows from; of all other axes, `emb_size`.
 _ARGUMENT = {
@@ -33,6 +38,11 @@ _ARGUMENT = {
     (f"{HEAD}.weight", 0): "n_outputs",
     (f"{HEAD}.bias", 0): "n_outputs",
 }
+
+_BY_PLACE = (
+    "what the rows of the table of channel tokens stand for is unknown: taken by place "
+    "(checkpoint_channels= tells)"
+)
 
 
 def load_weights(
@@ -101,6 +111,65 @@ def load_weights(
     >>> print(report.resized[0].reason)
     by name: ['C4', 'C3']
     """
+    if not isinstance(source, Checkpoint):
+        _check_model(model, new_channels)
+        source = read_checkpoint(source, **options)
+    return load_checkpoint(
+        model,
+        source,
+        head=head,
+        new_channels=new_channels,
+        checkpoint_channels=checkpoint_channels,
+    )
+
+
+def load_checkpoint(
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    *,
+    head: str | None,
+    new_channels: str,
+    checkpoint_channels: str | Sequence[str] | None,
+    scaling_given: bool = False,
+) -> LoadReport:
+    """Load what was read; see :func:`load_weights`.
+
+    Parameters
+    ----------
+    model : BIOT
+        Model of this package.
+    checkpoint : Checkpoint
+        What was read.
+    head, new_channels, checkpoint_channels
+        As for :func:`load_weights`.
+    scaling_given : bool
+        Whether the user said how the weights' input was scaled.
+
+    Returns
+    -------
+    LoadReport
+        What became of each tensor.
+    """
+    net = _check_model(model, new_channels)
+    found = translate(checkpoint.tensors, checkpoint.source)
+    check_stored(checkpoint, found, checkpoint_channels)
+    values, records, by_place = _fit(
+        checkpoint, found, net, head, new_channels, checkpoint_channels
+    )
+    _check_settings(checkpoint, found, net, scaling_given)
+    target = net.state_dict()
+    with torch.no_grad():
+        for name, value in values.items():
+            target[name].copy_(value)
+    notes = _notes(checkpoint, values, net)
+    if by_place:
+        notes = (_BY_PLACE, *notes)
+    report = LoadReport(checkpoint.source, found.layout, tuple(records), notes)
+    net.load_report_ = report
+    return report
+
+
+def _check_model(model: nn.Module, new_channels: str) -> Any:
     net: Any = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
     if not (isinstance(model, nn.Module) and hasattr(model, "channel_names")):
         raise TypeError(
@@ -108,24 +177,7 @@ def load_weights(
         )
     if new_channels not in ("mean", "fresh"):
         raise ValueError(f"new_channels is 'mean' or 'fresh', got {new_channels!r}.")
-    if isinstance(source, Checkpoint):
-        checkpoint = source
-    else:
-        checkpoint = read_checkpoint(source, **options)
-    found = translate(checkpoint.tensors, checkpoint.source)
-    values, records = _fit(
-        checkpoint, found, net, head, new_channels, checkpoint_channels
-    )
-    _check_settings(checkpoint, net)
-    target = net.state_dict()
-    with torch.no_grad():
-        for name, value in values.items():
-            target[name].copy_(value)
-    report = LoadReport(
-        checkpoint.source, found.layout, tuple(records), _notes(checkpoint, values, net)
-    )
-    net.load_report_ = report
-    return report
+    return net
 
 
 def _fit(
@@ -135,8 +187,12 @@ def _fit(
     head: str | None,
     new_channels: str,
     checkpoint_channels: str | Sequence[str] | None,
-) -> tuple[dict[str, Tensor], list[TensorRecord]]:
-    """Find a value for each tensor of the model, and a record for all on both sides."""
+) -> tuple[dict[str, Tensor], list[TensorRecord], bool]:
+    """Find a value for each tensor of the model, and a record for all on both sides.
+
+    Tell also whether channel tokens go by place, since nothing says whose they are.
+    """
+    by_place = False
     target = net.state_dict()
     keys, left_out = _with_head(checkpoint, found, head, net.n_outputs)
     values = {name: checkpoint.tensors[key] for name, key in keys.items()}
@@ -147,6 +203,7 @@ def _fit(
     problems += layers + _not_finite(keys, values)
     if TABLE in values and values[TABLE].shape[1:] == target[TABLE].shape[1:]:
         names = row_names(checkpoint, len(values[TABLE]), checkpoint_channels)
+        by_place = names is None and not _is_meant_by_place(checkpoint, net)
         values[TABLE], by_name = _by_name(
             values[TABLE], names, net, target[TABLE], new_channels, keys[TABLE]
         )
@@ -180,7 +237,13 @@ def _fit(
         for name in target
         if name not in values
     ]
-    return values, records
+    return values, records, by_place
+
+
+def _is_meant_by_place(checkpoint: Checkpoint, net: Any) -> bool:
+    """Whether it is of a model of this package without names, and so is the model."""
+    config = checkpoint.config or {}
+    return "input_scaling" in config and not getattr(net, "_chs_info", None)
 
 
 def _with_head(
@@ -279,8 +342,17 @@ def _check_places(names: list[str], net: Any) -> None:
             )
 
 
-def _check_settings(checkpoint: Checkpoint, net: Any) -> None:
+def _check_settings(
+    checkpoint: Checkpoint, found: Translation, net: Any, scaling_given: bool
+) -> None:
     known = _known_settings(checkpoint)
+    size = known.get("token_size", net.token_size)
+    if size != net.token_size:
+        raise CheckpointError(
+            f"{checkpoint.source} was trained with token_size={size}, the model has "
+            f"token_size={net.token_size}: the tensors fit, but their spectra have "
+            f"other frequencies. Make the model with token_size={size}."
+        )
     heads = known.get("att_num_heads", net.att_num_heads)
     if heads != net.att_num_heads:
         raise CheckpointError(
@@ -295,6 +367,19 @@ def _check_settings(checkpoint: Checkpoint, net: Any) -> None:
             f"model has input_scaling={net.input_scaling!r}, and so other input.",
             stacklevel=4,
         )
+    elif (
+        found.layout == "braindecode"
+        and net.input_scaling is not None
+        and "input_scaling" not in known
+        and not scaling_given
+    ):
+        warnings.warn(
+            f"{checkpoint.source} is of braindecode's BIOT, which does not scale its "
+            "input. This model scales as the official pipeline does. Make it with "
+            "input_scaling=None if the weights were trained on unscaled input; "
+            "from_checkpoint takes input_scaling='q95' to confirm that they were not.",
+            stacklevel=4,
+        )
     if (sfreq := known.get("sfreq")) is not None and sfreq != net.sfreq:
         warnings.warn(
             f"{checkpoint.source} was trained at {sfreq:g} Hz, the model is made for "
@@ -307,6 +392,8 @@ def _check_settings(checkpoint: Checkpoint, net: Any) -> None:
 def _known_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     published = checkpoint.published
     known = stored_arguments(checkpoint.config or {})
+    if "token_size" in known and known["token_size"] is None and known.get("sfreq"):
+        known["token_size"] = int(known["sfreq"])
     if published is not None:
         known |= published.arguments
     # None says nothing, but of the scaling.
@@ -382,6 +469,13 @@ def _notes(
         for name in ("att_num_heads", "sfreq", "hop_length")
         if known.get(name) is None
     ]
+    sizes = token_sizes(net.token_size // 2 + 1)
+    if known.get("token_size") is None and len(sizes) > 1:
+        other = next(size for size in sizes if size != net.token_size)
+        notes.append(
+            f"the checkpoint does not tell token_size: {net.token_size} is taken, and "
+            f"{other} would fit as well"
+        )
     hop = known.get("hop_length")
     if hop is not None and hop != net.hop_length:
         notes.append(f"trained with hop_length={hop}, the model has {net.hop_length}")

@@ -15,7 +15,7 @@ from torch import nn
 
 from braindecode_biot.checkpoints import Source, read_checkpoint
 from braindecode_biot.configs import arguments_for
-from braindecode_biot.loading import load_weights
+from braindecode_biot.loading import load_checkpoint
 from braindecode_biot.report import LoadReport
 from braindecode_biot.saving import save_weights
 
@@ -136,12 +136,13 @@ class CheckpointMixin:
                 known=inspect.signature(cls).parameters,
             )
         )
-        load_weights(
+        load_checkpoint(
             model,
             checkpoint,
             head=head,
             new_channels=new_channels,
             checkpoint_channels=checkpoint_channels,
+            scaling_given="input_scaling" in arguments,
         )
         evaluating: Self = model.eval()
         return evaluating

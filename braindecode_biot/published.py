@@ -3,6 +3,7 @@
 Owns a small registry of facts. Must not read files, nor import torch.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ class Published:
     drop_prob : float
         Dropout on the tokens in the authors' training; braindecode's copies say 0.5,
         the default there.
+    input_scaling : str
+        How the authors scaled each channel of a window.
     licence : str
         Of the authors' repository, which holds the files.
     source : str
@@ -51,6 +54,7 @@ class Published:
     hop_length: int = 100
     att_num_heads: int = 8
     drop_prob: float = 0.1
+    input_scaling: str = "q95"
     licence: str = "MIT"
     source: str = "https://github.com/ycq091044/BIOT/tree/main/pretrained-models"
 
@@ -58,7 +62,7 @@ class Published:
     def arguments(self) -> Mapping[str, Any]:
         """Arguments of a BIOT for these weights."""
         names = ("sfreq", "token_size", "hop_length", "att_num_heads", "drop_prob")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in (*names, "input_scaling")}
 
 
 #: All of them. None has a trained head.
@@ -84,6 +88,10 @@ PUBLISHED: Final = (
 )
 
 
+# What browsers and file managers add to a name that is taken, behind the stem.
+_COPY = re.compile(r"(?:[ _-]*\(\d+\)|[ _-]+(?:copy|kopie)(?: \d+)?)+$", re.IGNORECASE)
+
+
 def recognise(source: str | Path) -> Published | None:
     """Tell published weights by the name of their file, folder or repository.
 
@@ -103,11 +111,18 @@ def recognise(source: str | Path) -> Published | None:
     'PREST'
     >>> recognise("braindecode/biot-pretrained-six-datasets-18chs").name
     'six data sets'
+    >>> recognise("EEG-SHHS%2BPREST-18-channels (1).ckpt").name
+    'SHHS+PREST'
     >>> recognise("my-own.ckpt")
     """
     path = Path(source)
+    plain = path.name.replace("%2B", "+").replace("%2b", "+").replace("%20", " ")
+    stem, dot, suffix = plain.rpartition(".")
+    name = (_COPY.sub("", stem) + dot + suffix).casefold()
     for row in PUBLISHED:
         cached = "models--" + row.hub_id.replace("/", "--")  # by huggingface_hub
-        if path.name in (row.file_name, Path(row.hub_id).name) or cached in path.parts:
+        if name == row.file_name.casefold() or path.name == Path(row.hub_id).name:
+            return row
+        if cached in path.parts:
             return row
     return None

@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -16,8 +17,10 @@ from braindecode_biot import (
     PUBLISHED,
     BIOTClassifier,
     CheckpointError,
+    configs,
     load_weights,
 )
+from braindecode_biot.channels import TCP18
 from braindecode_biot.checkpoints import Checkpoint
 from braindecode_biot.layouts import translate
 from braindecode_biot.weights import TABLE, to_braindecode, to_official
@@ -463,6 +466,115 @@ class TestPublished:
             BIOT.from_checkpoint(file, n_outputs=2, n_times=400)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "EEG-six-datasets-18-channels (1).ckpt",
+        "EEG-six-datasets-18-channels(2).ckpt",
+        "EEG-SHHS%2BPREST-18-channels.ckpt",
+        "eeg-SHHS+PREST-18-channels - Copy (2).ckpt",
+        "biot-pretrained-six-datasets-18chs/pytorch_model.bin",
+        "biot-pretrained-six-datasets-18chs/other.ckpt",
+    ],
+)
+def test_published_under_another_name(tmp_path, name):
+    trained = small(n_chans=18, sfreq=200, n_times=400)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    torch.save(to_official(trained.state_dict(), head=False), tmp_path / name)
+    chs_info = [{"ch_name": name} for name in TCP18[::-1]]
+    model = BIOT.from_checkpoint(
+        tmp_path / name, chs_info=chs_info, n_outputs=2, n_times=400
+    )
+    assert model.channel_names == list(TCP18)
+    assert model.channels.rows.tolist() == list(range(18))[::-1]
+
+
+def test_published_weights_of_another_token_size_or_scaling(tmp_path):
+    path = tmp_path / PUBLISHED[0].file_name
+    trained = small(n_chans=16, sfreq=200, n_times=400)
+    torch.save(to_official(trained.state_dict(), head=False), path)
+    given = dict(n_outputs=2, n_times=400)
+    with pytest.raises(CheckpointError, match=r"with token_size=200, the model has"):
+        BIOT.from_checkpoint(path, token_size=201, **given)
+    with pytest.warns(UserWarning, match="trained with input_scaling='q95'"):
+        BIOT.from_checkpoint(path, input_scaling=None, **given)
+
+
+class TestTokenSize:
+    @pytest.mark.parametrize("sfreq", [125, 124])
+    def test_goes_by_the_rate_that_is_given(self, sfreq):
+        theirs = host(sfreq=sfreq, n_times=250)
+        model = BIOT.from_checkpoint(
+            theirs.state_dict(),
+            sfreq=sfreq,
+            n_times=250,
+            hop_length=20,
+            input_scaling=None,
+        )
+        assert model.token_size == sfreq
+        x = torch.randn(2, 3, 250)
+        torch.testing.assert_close(model(x), theirs(x), rtol=1e-5, atol=1e-5)
+        other = 249 - sfreq
+        notes = " ".join(model.load_report_.notes)
+        assert f"{sfreq} is taken, and {other} would fit as well" in notes
+
+    def test_goes_by_what_is_stored_first(self):
+        state = small(token_size=41).state_dict()
+        config = small(token_size=41).get_config()
+        model = small(token_size=40)
+        with pytest.raises(CheckpointError, match="trained with token_size=41"):
+            load_weights(model, Checkpoint("mine", state, config))
+
+
+@pytest.mark.parametrize("layout", ["biot", "braindecode"])
+@pytest.mark.parametrize(
+    ("stored", "match"),
+    [
+        (dict(n_layers=3), "n_layers: 3 stored, 2 in the tensors"),
+        (dict(emb_size=32), "emb_size: 32 stored, 16 in"),
+        (dict(n_chans=4), "n_chans: 4 stored, 3 in"),
+        (dict(sfreq=50), "token_size: 50 stored, 40 or 41 in"),
+    ],
+)
+def test_tensors_that_contradict_their_configuration(layout, stored, match):
+    config = small().get_config() | stored
+    if layout == "braindecode":
+        config = configs.braindecode_config(config, config["n_chans"])
+    state = LAYOUTS[layout](small().state_dict())
+    checkpoint = Checkpoint("mine", state, config)
+    with pytest.raises(CheckpointError, match=match):
+        load_weights(small(), checkpoint)
+
+
+def test_a_layer_that_is_lost_is_not_left_out(tmp_path):
+    model = small(n_layers=3)
+    state = {k: v for k, v in model.state_dict().items() if "layers.2" not in k}
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text(json.dumps(model.get_config()))
+    with pytest.raises(CheckpointError, match="n_layers: 3 stored, 2 in the tensors"):
+        BIOT.from_checkpoint(tmp_path)
+
+
+def test_the_scaling_of_braindecodes_warns_in_any_way():
+    with pytest.warns(UserWarning, match="does not scale its input") as told:
+        load_weights(small(), host().state_dict())
+    assert told[0].filename == __file__
+    with pytest.warns(UserWarning, match="does not scale its input") as told:
+        BIOT.from_checkpoint(host().state_dict(), **WINDOW)
+    assert told[0].filename == __file__
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_weights(small(input_scaling=None), host().state_dict())
+
+
+def test_the_official_encoder_as_encoder_is_not_braindecodes():
+    state = prefixed(to_official(small().state_dict(), head=False), "encoder.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_weights(small(), state).layout == "official"
+
+
 class TestChannelsOfUnknownOrigin:
     @pytest.fixture
     def state(self):
@@ -471,8 +583,36 @@ class TestChannelsOfUnknownOrigin:
     def test_go_by_place(self, state):
         model = BIOT.from_checkpoint(state, **WINDOW)
         assert model.channel_names is None
+        assert "taken by place" in model.load_report_.notes[0]
+
+    def test_but_not_under_names(self, state):
         chs_info = [{"ch_name": name} for name in CHANNELS[:3]]
-        assert BIOT.from_checkpoint(state, chs_info=chs_info, **WINDOW).n_chans == 3
+        for layout in (dict, lambda state: prefixed(state, "model.")):
+            for given in ({}, {"channel_names": None}):
+                with pytest.raises(
+                    CheckpointError, match=r"unknown channels.*n_chans instead of chs"
+                ):
+                    BIOT.from_checkpoint(
+                        layout(state), chs_info=chs_info, **given, **WINDOW
+                    )
+        config = {"n_chans": 3, "num_heads": 8}
+        theirs = Checkpoint("theirs", host().state_dict(), config)
+        assert "taken by place" in load_weights(small(), theirs).notes[0]
+
+    def test_of_ones_own_with_a_name_twice(self):
+        twice = [{"ch_name": name} for name in ("C3", "C4", "C3")]
+        config = small().get_config() | {"chs_info": twice}
+        state = small().state_dict()
+        arguments_for = partial(
+            configs.arguments_for,
+            Checkpoint("mine", state, config),
+            head="auto",
+            checkpoint_channels=None,
+            known=config,
+        )
+        arguments_for({"chs_info": twice})
+        with pytest.raises(CheckpointError, match="unknown channels"):
+            arguments_for({"chs_info": twice[::-1][:2]})
 
     def test_unless_told(self, state):
         names = CHANNELS[:3]
