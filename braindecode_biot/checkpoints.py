@@ -34,6 +34,15 @@ _WEIGHTS_FILES: Final = (WEIGHTS_FILE, "pytorch_model.bin")
 _SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")
 # Under which training frameworks put the state dict beside other things.
 _WRAPPERS = ("state_dict", "model_state_dict")
+# Our arguments → what they are called in Lightning's hyper-parameters.
+_HYPER_PARAMETERS = {
+    "emb_size": ("emb_size", "embed_dim"),
+    "att_num_heads": ("att_num_heads", "num_heads", "heads"),
+    "n_layers": ("n_layers", "num_layers", "depth"),
+    "hop_length": ("hop_length",),
+    "sfreq": ("sfreq",),
+    "token_size": ("token_size", "n_fft"),
+}
 # How files begin that pickle wrote, not torch, which is at protocol 2.
 _PLAIN_PICKLES = (b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -53,12 +62,33 @@ class Checkpoint:
         Configuration that was stored beside it, in any layout.
     published : Published | None
         The published weights that its name tells.
+    notes : tuple of str
+        What else to know of it.
     """
 
     source: str
     tensors: Mapping[str, Tensor]
     config: Mapping[str, Any] | None = None
     published: Published | None = field(default=None)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a file holds: tensors, its own configuration, and what training told."""
+
+    tensors: dict[str, Tensor]
+    config: dict[str, Any] | None = None
+    hints: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def stored(self, beside: Path | None) -> dict[str, Any] | None:
+        """Take its own configuration, else that beside it, else what training told."""
+        if self.config is not None:
+            return self.config
+        if beside is not None and beside.is_file():
+            return _parse_config(beside.read_bytes(), beside)
+        return self.hints or None
 
 
 def read_checkpoint(
@@ -114,7 +144,14 @@ def read_checkpoint(
     {'a': tensor([0., 0.])}
     """
     if isinstance(source, Mapping):
-        return Checkpoint("the state dict", _state_dict(source, "the state dict"))
+        content = _unwrap(source, "the state dict")
+        return Checkpoint(
+            "the state dict",
+            content.tensors,
+            content.hints or None,
+            None,
+            content.notes,
+        )
     if not isinstance(source, str | PathLike):
         raise TypeError(
             f"The checkpoint is a {type(source).__name__}, expected a state dict, a "
@@ -124,8 +161,11 @@ def read_checkpoint(
     if path.is_dir():
         return _read_folder(path, filename)
     if path.is_file():
-        tensors, config = _read_file(path)
-        return Checkpoint(str(path), tensors, config, _published(config, path, path.parent))
+        content = _read_file(path)
+        beside = path.parent / CONFIG_FILE if path.name in _WEIGHTS_FILES else None
+        config = content.stored(beside)
+        published = _published(config, path, path.parent)
+        return Checkpoint(str(path), content.tensors, config, published, content.notes)
     if not isinstance(source, str) or not _may_be_on_hub(source):
         raise _not_found(path)
     options = dict(
@@ -147,17 +187,22 @@ def _read_folder(folder: Path, filename: str | None) -> Checkpoint:
             f"There is no {' or '.join(names)} in '{folder}', but {there}. Pass the "
             "file itself, or its name as filename=."
         )
-    tensors, config = _read_file(weights)
-    if config is None and (file := folder / CONFIG_FILE).is_file():
-        config = _parse_config(file.read_bytes(), file)
+    content = _read_file(weights)
+    config = content.stored(folder / CONFIG_FILE)
     published = _published(config, folder, weights)
-    if config is None and published is None:
+    if _lacks_heads(content, config) and published is None:
         raise CheckpointError(
             f"There is no {CONFIG_FILE} in '{folder}' to say how many attention heads "
             f"the model has, among others. Put it there, or pass the file '{weights}' "
             "and these arguments yourself."
         )
-    return Checkpoint(str(folder), tensors, config, published)
+    return Checkpoint(str(folder), content.tensors, config, published, content.notes)
+
+
+def _lacks_heads(content: _Content, config: Mapping[str, Any] | None) -> bool:
+    return config is None or (
+        config is content.hints and "att_num_heads" not in content.hints
+    )
 
 
 def _read_repository(
@@ -187,20 +232,19 @@ def _read_repository(
         raise FileNotFoundError(
             f"There is no {' or '.join(names)} of the repository '{name}' {where}."
         )
-    tensors, config = _read_file(weights)
-    if config is None and (file := fetch(CONFIG_FILE)) is not None:
-        config = _parse_config(file.read_bytes(), file)
+    content = _read_file(weights)
+    config = content.config or content.stored(fetch(CONFIG_FILE))
     published = _published(config, name)
-    if config is None and published is None:
+    if _lacks_heads(content, config) and published is None:
         raise CheckpointError(
             f"The repository '{name}' has no {CONFIG_FILE} to say how many attention "
             "heads the model has, among others. Download its weights, and pass the "
             "file and these arguments yourself."
         )
-    return Checkpoint(name, tensors, config, published)
+    return Checkpoint(name, content.tensors, config, published, content.notes)
 
 
-def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+def _read_file(path: Path) -> _Content:
     with path.open("rb") as file:
         start = file.read(512)
     if what := _mistaken(start):
@@ -224,10 +268,10 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
             f"'{path}' holds a {type(found).__name__}, expected a state dict, or a "
             "training checkpoint with one under 'state_dict'."
         )
-    return _state_dict(found, f"'{path}'"), None
+    return _unwrap(found, f"'{path}'")
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+def _read_safetensors(path: Path) -> _Content:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -241,7 +285,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | N
         ) from error
     config = metadata.get("config")
     parsed = None if config is None else _parse_config(config, path)
-    return _state_dict(tensors, f"'{path}'"), parsed
+    return _Content(_state_dict(tensors, f"'{path}'"), parsed)
 
 
 def _parse_config(text: str | bytes, path: Path) -> dict[str, Any]:
@@ -268,11 +312,45 @@ def _published(
     return next(filter(None, map(recognise, sources)), None)
 
 
-def _state_dict(found: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+def _unwrap(found: Mapping[str, Any], source: str) -> _Content:
     """Take the state dict out of what training frameworks put around it."""
+    hints: dict[str, Any] = {}
+    notes: list[str] = []
     for wrapper in _WRAPPERS:
-        if isinstance(found.get(wrapper), Mapping):
-            found = found[wrapper]
+        if not isinstance(found.get(wrapper), Mapping):
+            continue
+        hints |= _hints(found.get("hyper_parameters"))
+        notes += [
+            f"{source} also holds tensors under {name!r}, which were not taken: pass "
+            f"checkpoint[{name!r}] as the state dict to load them"
+            for name, value in found.items()
+            if name not in (wrapper, "hyper_parameters") and _holds_tensors(value)
+        ]
+        found = found[wrapper]
+    return _Content(_state_dict(found, source), None, hints, tuple(notes))
+
+
+def _hints(told: Any) -> dict[str, Any]:
+    """Take what Lightning keeps of a module's arguments, where its name is plain."""
+    if not isinstance(told, Mapping):
+        return {}
+    return {
+        ours: told[name]
+        for ours, names in _HYPER_PARAMETERS.items()
+        for name in reversed(names)
+        if isinstance(told.get(name), int | float) and not isinstance(told[name], bool)
+    }
+
+
+def _holds_tensors(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(tensor, Tensor) for tensor in value.values())
+    )
+
+
+def _state_dict(found: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     if not found:
         raise CheckpointError(f"There is nothing in {source}: it is an empty dict.")
     others = [

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+import torch
 from torch import Tensor
 
 from braindecode_biot.weights import (
@@ -29,6 +30,11 @@ _HEAD = re.compile(
     r"(?P<head>classifier\w*|final_layer)"
     r"(?:\.clshead\.1|\.classification_head|\.linear)\.(?P<kind>weight|bias)"
 )
+# What training modules keep beside a model: buffers of losses and of metrics.
+_BESIDE = re.compile(
+    r"(?:.*\.)?(?:criterion|loss|loss_\w+|\w+_loss|\w*metrics?(?:_\w+)?)(?:\..+)?"
+)
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _PREDICTOR = re.compile(r"prediction\.\d+\.(?:weight|bias)")
 
 
@@ -117,18 +123,26 @@ def translate(
     if layout == "official" and prefix.endswith("encoder.") and not with_index:
         layout = "braindecode"
 
-    root = re.sub(r"(^|\.)(?:biot|encoder)\.$", r"\1", prefix)
+    # Other layouts' heads stand beside the encoder, ours in the same module.
+    root = prefix
+    if layout != "biot":
+        root = re.sub(r"(^|\.)(?:biot|encoder)\.$", r"\1", prefix)
     heads: dict[str, dict[str, str]] = {}
     harmless: dict[str, str] = {}
     unknown: dict[str, list[str]] = {}
     taken = set(keys.values())
     for key in (key for key in state_dict if key not in taken):
+        value = state_dict[key]
+        if not _is_plain(value) and key.startswith(root):
+            _check_tensors({key: key}, state_dict, source, axes=False)
         if key == f"{prefix}index" and layout != "biot":
             _check_index(state_dict[key], key)
             harmless[key] = "numbers the channels: 0, 1, 2, ..."
         elif key == prefix + POSITION_TABLE and layout != "biot":
             check_position_table(state_dict[key], key)
             harmless[key] = "the sinusoidal position table, which is computed"
+        elif (not prefix or not key.startswith(prefix)) and _BESIDE.fullmatch(key):
+            harmless[key] = "of a loss or metric, which is no part of the model"
         elif not key.startswith(root):
             unknown[key] = nearest(key.removeprefix(prefix), names)
         elif match := _HEAD.fullmatch(key, len(root)):
@@ -143,6 +157,7 @@ def translate(
                 f"The head {head!r} in {source} has no {lacking.pop()}, but only "
                 f"{list(parts.values())}."
             )
+    _check_tensors({**keys, **_flat(heads)}, state_dict, source, axes=True)
     return Translation(
         layout,
         keys,
@@ -173,6 +188,43 @@ def nearest(name: str, candidates: Iterable[str]) -> list[str]:
     ['tokens.projection.bias']
     """
     return get_close_matches(name, list(candidates), n=2, cutoff=0.6)
+
+
+def _flat(heads: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    return {
+        f"{head}.{kind}": key for head in heads for kind, key in heads[head].items()
+    }
+
+
+def _is_plain(value: Tensor) -> bool:
+    return value.layout == torch.strided and not value.is_meta
+
+
+def _check_tensors(
+    keys: Mapping[str, str],
+    state_dict: Mapping[str, Tensor],
+    source: str,
+    *,
+    axes: bool,
+) -> None:
+    """Require tensors that have values, and as many axes as their names say."""
+    problems = []
+    for name, key in keys.items():
+        value = state_dict[key]
+        n_axes = 1 if name.endswith("bias") or "_norm." in name else 2
+        if value.is_meta:
+            problems.append(f"'{key}' is on the meta device, without values")
+        elif value.layout != torch.strided:
+            problems.append(f"'{key}' is of {value.layout}, expected a dense tensor")
+        elif value.is_floating_point() and value.dtype not in _DTYPES:
+            problems.append(f"'{key}' is of {value.dtype}, expected 16, 32 or 64 bits")
+        elif axes and value.ndim != n_axes:
+            problems.append(
+                f"'{key}' is of shape {tuple(value.shape)}, expected {n_axes} axes"
+            )
+    if problems:
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise CheckpointError(f"{source}: {'; '.join(problems[:3])}{more}.")
 
 
 def _check_index(index: Tensor, name: str) -> None:

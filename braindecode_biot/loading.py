@@ -27,6 +27,7 @@ from braindecode_biot.weights import (
     TABLE,
     CheckpointError,
     n_layers,
+    unwrapped,
 )
 
 __all__ = ["load_checkpoint", "load_weights"]
@@ -161,7 +162,7 @@ def load_checkpoint(
     with torch.no_grad():
         for name, value in values.items():
             target[name].copy_(value)
-    notes = _notes(checkpoint, values, net)
+    notes = (*checkpoint.notes, *_notes(checkpoint, values, net))
     if by_place:
         notes = (_BY_PLACE, *notes)
     report = LoadReport(checkpoint.source, found.layout, tuple(records), notes)
@@ -170,11 +171,7 @@ def load_checkpoint(
 
 
 def _check_model(model: nn.Module, new_channels: str) -> Any:
-    net: Any = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
-    if not (isinstance(model, nn.Module) and hasattr(model, "channel_names")):
-        raise TypeError(
-            f"The model is a {type(model).__name__}, expected a BIOT of this package."
-        )
+    net = unwrapped(model)
     if new_channels not in ("mean", "fresh"):
         raise ValueError(f"new_channels is 'mean' or 'fresh', got {new_channels!r}.")
     return net
@@ -200,7 +197,7 @@ def _fit(
 
     problems = _unknown(found, [name for name in target if name not in values])
     layers = _layers(values, target)
-    problems += layers + _not_finite(keys, values)
+    problems += layers + _not_finite(keys, values, target)
     if TABLE in values and values[TABLE].shape[1:] == target[TABLE].shape[1:]:
         names = row_names(checkpoint, len(values[TABLE]), checkpoint_channels)
         by_place = names is None and not _is_meant_by_place(checkpoint, net)
@@ -215,7 +212,14 @@ def _fit(
         if not (layers and name.startswith("encoder."))
     ]
     if problems:
-        raise CheckpointError(_list(checkpoint, problems))
+        text = _list(checkpoint, problems)
+        if found.unknown:
+            text += (
+                "\nWhat is no part of the model, leave out: load {key: value for key, "
+                "value in state_dict.items() if key not in "
+                f"{_set_of(list(found.unknown))}}}."
+            )
+        raise CheckpointError(text)
 
     whole = [name for name in values if not (by_name and name == TABLE)]
     records = [
@@ -421,7 +425,9 @@ def _layers(values: dict[str, Tensor], target: Mapping[str, Tensor]) -> list[str
     return [f"n_layers: {theirs} in the checkpoint, {ours} in the model"]
 
 
-def _not_finite(keys: Mapping[str, str], values: Mapping[str, Tensor]) -> list[str]:
+def _not_finite(
+    keys: Mapping[str, str], values: Mapping[str, Tensor], target: Mapping[str, Tensor]
+) -> list[str]:
     problems = []
     for name, value in values.items():
         if not value.is_floating_point():
@@ -429,6 +435,11 @@ def _not_finite(keys: Mapping[str, str], values: Mapping[str, Tensor]) -> list[s
         elif n := int((~value.isfinite()).sum()):
             problems.append(
                 f"'{keys[name]}' holds NaN or inf in {n} of {value.numel()} values"
+            )
+        elif n := int((~value.to(target[name].dtype).isfinite()).sum()):
+            problems.append(
+                f"'{keys[name]}' has {n} values that are too large for the model's "
+                f"{target[name].dtype}"
             )
     return problems
 
@@ -492,6 +503,11 @@ def _list(checkpoint: Checkpoint, problems: Sequence[str]) -> str:
     shown = "".join(f"\n  {problem}" for problem in problems[:8])
     rest = f"\n  and {len(problems) - 8} more" if len(problems) > 8 else ""
     return f"{checkpoint.source} does not fit the model:{shown}{rest}"
+
+
+def _set_of(names: list[str]) -> str:
+    shown = ", ".join(map(repr, names[:4]))
+    return f"{{{shown}{', ...' if len(names) > 4 else ''}}}"
 
 
 def _perhaps(candidates: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from braindecode_biot.checkpoints import Source, read_checkpoint
 from braindecode_biot.configs import arguments_for
 from braindecode_biot.loading import load_checkpoint
 from braindecode_biot.report import LoadReport
-from braindecode_biot.saving import save_weights
+from braindecode_biot.saving import save_weights, write_whole
 
 __all__ = ["CheckpointMixin"]
 
@@ -199,17 +199,27 @@ class CheckpointMixin:
         ImportError
             If there are options and ``huggingface_hub`` is not installed.
         """
-        if HAS_HF_HUB:
-            host: Any = super()
-            saved: str | None = host.save_pretrained(save_directory, **options)
-            return saved
-        if options:
+        if options and not HAS_HF_HUB:
             raise ImportError(
                 f"{sorted(options)} are for the Hugging Face Hub: "
                 'pip install "braindecode-biot[hub]".'
             )
-        save_weights(cast(nn.Module, self), save_directory)
-        return None
+        # The Hub's own method takes the old config.json away before it writes.
+        folder = save_weights(cast(nn.Module, self), save_directory)
+        if not HAS_HF_HUB:
+            return None
+        hub: Any = self
+        card_options = options.pop("model_card_kwargs", None)
+        if not (card := folder / "README.md").exists():
+            text = str(hub.generate_model_card(**(card_options or {})))
+            write_whole(card, text.encode())
+        repo_id = options.pop("repo_id", None) or folder.name
+        if not options.pop("push_to_hub", False):
+            return None
+        pushed: str = hub.push_to_hub(
+            repo_id=repo_id, model_card_kwargs=card_options, **options
+        )
+        return pushed
 
     def _save_pretrained(self, save_directory: str | PathLike[str]) -> None:
         # The Hub's hook, which the host fills with files that are not written at once.

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from braindecode_biot.checkpoints import CONFIG_FILE, WEIGHTS_FILE
 from braindecode_biot.configs import braindecode_config
-from braindecode_biot.weights import TABLE, to_braindecode, to_official
+from braindecode_biot.weights import TABLE, to_braindecode, to_official, unwrapped
 
-__all__ = ["save_weights"]
+__all__ = ["save_weights", "write_whole"]
 
 Layout = Literal["biot", "braindecode", "official", "official-encoder"]
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
@@ -33,7 +33,7 @@ def save_weights(
     Parameters
     ----------
     model : BIOT
-        Model of this package.
+        Model of this package, also within ``torch.compile`` or ``nn.DataParallel``.
     path : str | path
         A folder, which is made, or a file: a name that ends in ``.safetensors`` or,
         but for the layout "biot", in ``.ckpt``, ``.pt``, ``.pth`` or ``.bin``, which
@@ -52,6 +52,12 @@ def save_weights(
 
     Raises
     ------
+    FileExistsError
+        If a file is where a folder is to be.
+    IsADirectoryError
+        If a folder is where a file is to be.
+    TypeError
+        If the model is no BIOT of this package.
     ValueError
         If the layout is not known, the file's name does not fit it, or braindecode's
         model cannot have this token size.
@@ -74,7 +80,8 @@ def save_weights(
     official
     """
     path = Path(path).expanduser()
-    net: Any = model
+    _check_place(path, is_file=path.suffix in (*_PICKLES, ".safetensors"))
+    net: Any = unwrapped(model)
     config = net.get_config()
     state: dict[str, Tensor] = net.state_dict()
     written = config
@@ -94,9 +101,9 @@ def save_weights(
     if path.suffix in _PICKLES and layout != "biot":
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        return _write(path, buffer.getvalue())
+        return write_whole(path, buffer.getvalue())
     if path.suffix == ".safetensors":
-        return _write(path, _safetensors(state, config))
+        return write_whole(path, _safetensors(state, config))
     if layout.startswith("official") or path.suffix in _PICKLES:
         wanted = ".safetensors" if layout == "biot" else ".ckpt or .safetensors"
         raise ValueError(
@@ -104,9 +111,24 @@ def save_weights(
             f"{layout!r}, got '{path}'."
         )
     path.mkdir(parents=True, exist_ok=True)
-    _write(path / WEIGHTS_FILE, _safetensors(state, config))
-    _write(path / CONFIG_FILE, json.dumps(written, indent=2).encode())
+    write_whole(path / WEIGHTS_FILE, _safetensors(state, config))
+    write_whole(path / CONFIG_FILE, json.dumps(written, indent=2).encode())
     return path
+
+
+def _check_place(path: Path, *, is_file: bool) -> None:
+    if is_file and path.is_dir():
+        raise IsADirectoryError(
+            f"'{path}' is a folder, and its name that of a file to write. Remove it, "
+            f"or choose a name without '{path.suffix}' to save a folder."
+        )
+    if not is_file:
+        above = next((p for p in (path, *path.parents) if p.exists()), path)
+        if above.is_file():
+            raise FileExistsError(
+                f"'{above}' is a file, where a folder is to be made. Choose another "
+                "name, or one that ends in .safetensors to save a file."
+            )
 
 
 def _safetensors(state: dict[str, Tensor], config: dict[str, Any]) -> bytes:
@@ -116,7 +138,21 @@ def _safetensors(state: dict[str, Tensor], config: dict[str, Any]) -> bytes:
     return save(state, {"config": json.dumps(config)})
 
 
-def _write(path: Path, data: bytes) -> Path:
+def write_whole(path: Path, data: bytes) -> Path:
+    """Write a file beside its place, and put it there in one step.
+
+    Parameters
+    ----------
+    path : Path
+        Its place; the folder is made.
+    data : bytes
+        All of it.
+
+    Returns
+    -------
+    Path
+        The same path.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:

@@ -22,7 +22,7 @@ from typing import Final
 
 import torch
 from braindecode.functional import sinusoidal_positional_encoding
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = [
     "HEAD",
@@ -36,6 +36,7 @@ __all__ = [
     "official_names",
     "to_braindecode",
     "to_official",
+    "unwrapped",
 ]
 
 #: Names of the table of channel tokens, and of what comes before a head's tensors.
@@ -49,6 +50,46 @@ _POSITION_TABLE_LENGTH = 1000
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or does not fit."""
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Take a model out of what ``torch.compile`` and data parallelism put around it.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Model.
+
+    Returns
+    -------
+    nn.Module
+        What is in it, or itself.
+
+    Raises
+    ------
+    TypeError
+        If that is no BIOT of this package.
+
+    Examples
+    --------
+    >>> from braindecode_biot import BIOT
+    >>> model = BIOT(n_chans=2, n_outputs=2, n_times=400)
+    >>> unwrapped(torch.nn.DataParallel(model)) is model
+    True
+    """
+    found: object = model
+    while isinstance(found, nn.Module) and not hasattr(found, "channel_names"):
+        inner = getattr(found, "_orig_mod", getattr(found, "module", None))
+        if inner is None:
+            break
+        found = inner
+    if isinstance(found, nn.Module) and hasattr(found, "_orig_mod"):
+        found = found._orig_mod  # torch.compile hands on all attributes
+    if not (isinstance(found, nn.Module) and hasattr(found, "channel_names")):
+        raise TypeError(
+            f"The model is a {type(found).__name__}, expected a BIOT of this package."
+        )
+    return found
 
 
 def n_layers(names: Iterable[str]) -> int:

@@ -22,8 +22,6 @@ from braindecode_biot.published import PUBLISHED
 from braindecode_biot.weights import to_braindecode, to_official
 from layouts import lightning, small
 
-# Of the small models here, which stand in for published ones at 200 Hz.
-SCALED_DOWN = dict(sfreq=200, hop_length=20)
 WINDOW = dict(n_times=80, sfreq=40, hop_length=20)
 
 
@@ -84,6 +82,59 @@ def test_a_folder_of_braindecode(tmp_path):
     assert loaded.activation is torch.nn.GELU
     assert loaded.get_config()["drop_prob"] == 0.3
     assert loaded.get_config()["input_scaling"] is None
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+def test_the_configuration_beside_a_file_counts(tmp_path, name):
+    config = {"embed_dim": 16, "num_heads": 4, "num_layers": 2, "sfreq": 40}
+    config |= {"hop_length": 20, "n_outputs": 2, "n_chans": 3, "n_times": 80}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    state = to_braindecode(small().state_dict())
+    if name.endswith("safetensors"):
+        pytest.importorskip("safetensors.torch").save_file(state, tmp_path / name)
+    else:
+        write(tmp_path / name, state)
+    model = BIOT.from_checkpoint(tmp_path / name, input_scaling=None)
+    assert model.att_num_heads == 4
+    with pytest.raises(CheckpointError, match="att_num_heads=4"):
+        BIOT.from_checkpoint(tmp_path / name, input_scaling=None, att_num_heads=8)
+    # Other names beside it may be anything's.
+    write(tmp_path / "best.ckpt", state)
+    assert read_checkpoint(tmp_path / "best.ckpt").config is None
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        dict(emb_size=16, att_num_heads=4, n_layers=2, sfreq=40, token_size=40),
+        dict(embed_dim=16, num_heads=4, num_layers=2, sfreq=40.0, n_fft=40),
+        dict(heads=4, depth=2, sfreq=40, lr=1e-3, name="mine", n_outputs=9),
+    ],
+)
+def test_lightnings_hyper_parameters_count(tmp_path, told):
+    content = lightning(to_official(small().state_dict()))
+    content["hyper_parameters"] = told | {"hop_length": 20}
+    path = write(tmp_path / "epoch=3.ckpt", content)
+    write(tmp_path / "pytorch_model.bin", content)
+    for source in (path, content, tmp_path):
+        model = BIOT.from_checkpoint(source, n_times=80)
+        assert (model.att_num_heads, model.sfreq, model.token_size) == (4, 40, 40)
+        assert (model.hop_length, model.n_outputs) == (20, 2)
+    content["hyper_parameters"] = {"depth": 3}
+    with pytest.raises(CheckpointError, match="n_layers: 3 stored, 2 in the tensors"):
+        BIOT.from_checkpoint(content, n_times=80)
+
+
+def test_other_weights_beside_are_noted():
+    states = [small().state_dict() for _ in range(2)]
+    checkpoint = {"state_dict": states[0], "ema_state_dict": states[1], "epoch": 3}
+    model = BIOT.from_checkpoint(checkpoint, **WINDOW)
+    assert equal(model.state_dict(), states[0])
+    assert "under 'ema_state_dict', which were not" in " ".join(
+        model.load_report_.notes
+    )
+    notes = BIOT.from_checkpoint(lightning(states[0]), **WINDOW).load_report_.notes
+    assert not any("not taken" in note for note in notes)
 
 
 # -- bad input ---------------------------------------------------------------------
@@ -336,10 +387,11 @@ class TestHub:
     def test_a_copy_of_a_published_one(self, hub, row):
         folder, _ = hub
         cached = f"hub/models--{row.hub_id.replace('/', '--')}/snapshots/0123abc"
-        state = small(n_chans=len(row.channels)).state_dict()
+        sizes = dict(sfreq=200, n_times=400)
+        state = small(n_chans=len(row.channels), **sizes).state_dict()
         for name in (cached, f"downloads/{row.hub_id.partition('/')[2]}"):
             self.put(folder, name, to_official(state))
-            loaded = BIOT.from_pretrained(folder / name, n_times=80, **SCALED_DOWN)
+            loaded = BIOT.from_pretrained(folder / name, n_times=400, hop_length=20)
             assert loaded.channel_names == list(row.channels)
         # A model of one's own in a folder of that name goes by its own configuration.
         model = small()

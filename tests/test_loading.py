@@ -163,6 +163,23 @@ def test_two_models_in_one_checkpoint_are_an_error():
     load_weights(small(), prefixed(state, "teacher."))
 
 
+@pytest.mark.parametrize("prefix", ["biot.", "encoder.", "net.biot.", "model.encoder."])
+@pytest.mark.parametrize("layout", WITH_HEAD[:3])
+def test_a_model_within_a_training_module(prefix, layout):
+    trained, model = small(), small()
+    state = LAYOUTS[layout](trained.state_dict())
+    report = load_weights(model, lightning(state, prefix))
+    same(model, trained)
+    assert not report.missing
+    assert report.layout == ("official" if layout == "BIOTClassifier" else layout)
+
+
+def test_into_a_model_within_others():
+    trained, model = small(), small()
+    load_weights(torch.nn.DataParallel(torch.compile(model)), trained.state_dict())
+    same(model, trained)
+
+
 # -- heads -------------------------------------------------------------------------
 
 
@@ -270,9 +287,62 @@ class TestErrors:
             load_weights(small(), state)
 
     def test_something_else_beside(self):
-        state = small().state_dict() | {"criterion.weight": torch.ones(2)}
-        with pytest.raises(CheckpointError, match=r"'criterion.weight' is not known"):
+        trained = small()
+        state = trained.state_dict() | {"projector.weight": torch.ones(2)}
+        with pytest.raises(
+            CheckpointError, match=r"'projector.weight' is not known"
+        ) as error:
             load_weights(small(), state)
+        advice = str(error.value).partition("leave out: load ")[2].rstrip(".")
+        model = small()
+        load_weights(model, eval(advice, {"state_dict": state}))
+        same(model, trained)
+
+    @pytest.mark.parametrize("prefix", ["", "model.", "biot.", "encoder."])
+    @pytest.mark.parametrize("layout", ["biot", "braindecode", "BIOTClassifier"])
+    def test_losses_and_metrics_beside(self, prefix, layout):
+        trained, model = small(), small()
+        names = ("criterion.weight", "loss_fn.weight", "loss.pos_weight")
+        names += ("bce_loss.weight", "val_metrics.auc.thresholds", "train_metric.sum")
+        beside = dict.fromkeys(names, torch.ones(2))
+        state = prefixed(LAYOUTS[layout](trained.state_dict()), prefix) | beside
+        report = load_weights(model, state)
+        same(model, trained)
+        reasons = {r.key: r.reason for r in report.skipped}
+        assert all("loss or metric" in reasons[name] for name in names)
+
+    @pytest.mark.parametrize("make", [dict, to_official], ids=["biot", "official"])
+    @pytest.mark.parametrize(
+        ("change", "match"),
+        [
+            (lambda t: t.to("meta"), "is on the meta device"),
+            (lambda t: t.to_sparse(), "torch.sparse_coo, expected a dense"),
+            (lambda t: t.to(torch.float8_e4m3fn), "float8_e4m3fn"),
+            (lambda t: t.double() * 1e300, "too large for the model's torch.float32"),
+        ],
+    )
+    def test_values_that_cannot_be_taken(self, make, change, match):
+        state = {
+            k: change(v) if v.is_floating_point() and not k.endswith(".pe") else v
+            for k, v in make(small().state_dict()).items()
+        }
+        for load in (partial(load_weights, small()), BIOT.from_checkpoint):
+            with pytest.raises(CheckpointError, match=match):
+                load(state, **(WINDOW if load == BIOT.from_checkpoint else {}))
+        state = to_official(small().state_dict())
+        for key in ("biot.positional_encoding.pe", "biot.index"):
+            if "float32" not in match and "float8" not in match:
+                with pytest.raises(CheckpointError, match=match):
+                    load_weights(small(), state | {key: change(state[key].clone())})
+
+    @pytest.mark.parametrize(
+        "name", ["final_layer.linear.bias", TABLE, "tokens.projection.weight"]
+    )
+    def test_tensors_without_axes(self, name):
+        state = small().state_dict() | {name: torch.tensor(1.0)}
+        for load in (partial(load_weights, small()), BIOT.from_checkpoint):
+            with pytest.raises(CheckpointError, match=r"of shape \(\), expected"):
+                load(state)
 
     def test_channel_tokens_in_another_order(self):
         state = to_official(small().state_dict())
@@ -588,12 +658,12 @@ class TestChannelsOfUnknownOrigin:
     def test_but_not_under_names(self, state):
         chs_info = [{"ch_name": name} for name in CHANNELS[:3]]
         for layout in (dict, lambda state: prefixed(state, "model.")):
-            for given in ({}, {"channel_names": None}):
+            for more in ({}, {"channel_names": None}):
                 with pytest.raises(
                     CheckpointError, match=r"unknown channels.*n_chans instead of chs"
                 ):
                     BIOT.from_checkpoint(
-                        layout(state), chs_info=chs_info, **given, **WINDOW
+                        layout(state), chs_info=chs_info, **more, **WINDOW
                     )
         config = {"n_chans": 3, "num_heads": 8}
         theirs = Checkpoint("theirs", host().state_dict(), config)

@@ -209,6 +209,34 @@ def test_names_and_layouts(tmp_path, name, layout, match):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("wrap", [torch.compile, torch.nn.DataParallel])
+def test_a_model_within_another(tmp_path, wrap):
+    model = small()
+    for layout in ("biot", "braindecode"):
+        path = save_weights(wrap(model), tmp_path / layout, layout=layout)
+        again = BIOT.from_checkpoint(path, input_scaling="q95")
+        equal(again.state_dict(), model.state_dict())
+
+
+@pytest.mark.parametrize("model", [torch.nn.Linear(2, 2), host()])
+def test_another_model(tmp_path, model):
+    with pytest.raises(TypeError, match="expected a BIOT of this package"):
+        save_weights(model, tmp_path / "mine")
+    assert not any(tmp_path.iterdir())
+
+
+def test_places_that_are_taken(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "mine.safetensors").mkdir()
+    for name in ("file", "file/folder"):
+        with pytest.raises(FileExistsError, match=r"file' is a file, where a folder"):
+            save_weights(small(), tmp_path / name)
+        with pytest.raises(FileExistsError, match=r"file' is a file, where a folder"):
+            small().save_pretrained(tmp_path / name)
+    with pytest.raises(IsADirectoryError, match="is a folder, and its name that of a"):
+        save_weights(small(), tmp_path / "mine.safetensors")
+
+
 # -- whole or not at all -----------------------------------------------------------
 
 
@@ -224,6 +252,51 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         save_weights(small(), path, layout="official")
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["mine.ckpt"]
+
+
+def test_a_full_disk_leaves_the_old_folder(tmp_path, monkeypatch):
+    old = small()
+    old.save_pretrained(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert {"config.json", "model.safetensors"} <= before.keys()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saving.os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            small(n_layers=1).save_pretrained(tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    equal(BIOT.from_pretrained(tmp_path).state_dict(), old.state_dict())
+
+
+def test_what_is_pushed_to_the_hub(tmp_path, monkeypatch):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    seen = {}
+
+    class Api:
+        def __init__(self, token=None):
+            seen["token"] = token
+
+        def create_repo(self, repo_id, **_):
+            return huggingface_hub.RepoUrl(f"https://huggingface.co/{repo_id}")
+
+        def upload_folder(self, *, repo_id, folder_path, **_):
+            seen["files"] = {f.name for f in folder_path.iterdir()}
+            seen["repo_id"] = repo_id
+            return "https://address"
+
+    monkeypatch.setattr(huggingface_hub.hub_mixin, "HfApi", Api)
+    address = small().save_pretrained(
+        tmp_path / "biot", push_to_hub=True, repo_id="me/biot", token="secret"
+    )
+    assert address == "https://address"
+    assert seen == {
+        "token": "secret",
+        "repo_id": "me/biot",
+        "files": {"config.json", "model.safetensors", "README.md"},
+    }
 
 
 CHILD = """
