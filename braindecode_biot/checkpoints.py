@@ -334,12 +334,14 @@ def _hints(told: Any) -> dict[str, Any]:
     """Take what Lightning keeps of a module's arguments, where its name is plain."""
     if not isinstance(told, Mapping):
         return {}
-    return {
+    found = {
         ours: told[name]
         for ours, names in _HYPER_PARAMETERS.items()
         for name in reversed(names)
         if isinstance(told.get(name), int | float) and not isinstance(told[name], bool)
     }
+    whole = {name: int(value) for name, value in found.items() if value % 1 == 0}
+    return {name: found[name] for name in found if name == "sfreq"} | whole
 
 
 def _holds_tensors(value: Any) -> bool:

@@ -273,8 +273,9 @@ def check_stored(
     if problems:
         raise CheckpointError(
             f"The tensors in {checkpoint.source} contradict the configuration that was "
-            f"stored with them: {'; '.join(problems)}. Some are lost, or one of the two "
-            "is another model's. If the tensors are right, pass them as a state dict."
+            f"stored with them: {'; '.join(problems)}. Some are lost, or one of the "
+            "two is another model's. If the tensors are right, pass the state dict "
+            "alone."
         )
 
 
@@ -353,8 +354,9 @@ def _check_places(
         f"The table of channel tokens in {checkpoint.source} has {n_rows} rows of "
         f"unknown channels, and chs_info names {_some(names)}: taken by place, each "
         "might get another's token. Say what the rows stand for, such as "
-        "checkpoint_channels='tcp-18' or a list of names; or, if places are meant, "
-        "give n_chans instead of chs_info."
+        "checkpoint_channels='tcp-18' or a list of names (as channel_names= does as "
+        "well, if the model shall have them all); or, if places are meant, give "
+        "n_chans instead of chs_info."
     )
 
 

@@ -141,7 +141,7 @@ def translate(
         elif key == prefix + POSITION_TABLE and layout != "biot":
             check_position_table(state_dict[key], key)
             harmless[key] = "the sinusoidal position table, which is computed"
-        elif (not prefix or not key.startswith(prefix)) and _BESIDE.fullmatch(key):
+        elif _BESIDE.fullmatch(key):
             harmless[key] = "of a loss or metric, which is no part of the model"
         elif not key.startswith(root):
             unknown[key] = nearest(key.removeprefix(prefix), names)

@@ -17,7 +17,7 @@ from braindecode_biot.checkpoints import Source, read_checkpoint
 from braindecode_biot.configs import arguments_for
 from braindecode_biot.loading import load_checkpoint
 from braindecode_biot.report import LoadReport
-from braindecode_biot.saving import save_weights, write_whole
+from braindecode_biot.saving import save_folder, write_whole
 
 __all__ = ["CheckpointMixin"]
 
@@ -205,7 +205,7 @@ class CheckpointMixin:
                 'pip install "braindecode-biot[hub]".'
             )
         # The Hub's own method takes the old config.json away before it writes.
-        folder = save_weights(cast(nn.Module, self), save_directory)
+        folder = save_folder(cast(nn.Module, self), save_directory)
         if not HAS_HF_HUB:
             return None
         hub: Any = self
@@ -223,4 +223,4 @@ class CheckpointMixin:
 
     def _save_pretrained(self, save_directory: str | PathLike[str]) -> None:
         # The Hub's hook, which the host fills with files that are not written at once.
-        save_weights(cast(nn.Module, self), save_directory)
+        save_folder(cast(nn.Module, self), save_directory)

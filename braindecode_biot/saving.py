@@ -19,7 +19,7 @@ from braindecode_biot.checkpoints import CONFIG_FILE, WEIGHTS_FILE
 from braindecode_biot.configs import braindecode_config
 from braindecode_biot.weights import TABLE, to_braindecode, to_official, unwrapped
 
-__all__ = ["save_weights", "write_whole"]
+__all__ = ["save_folder", "save_weights", "write_whole"]
 
 Layout = Literal["biot", "braindecode", "official", "official-encoder"]
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
@@ -59,8 +59,8 @@ def save_weights(
     TypeError
         If the model is no BIOT of this package.
     ValueError
-        If the layout is not known, the file's name does not fit it, or braindecode's
-        model cannot have this token size.
+        If the model has no values, the layout is not known, the file's name does not
+        fit it, or braindecode's model cannot have this token size.
 
     Notes
     -----
@@ -95,9 +95,7 @@ def save_weights(
             f"There is no layout {layout!r}, expected 'biot', 'braindecode', "
             "'official' or 'official-encoder'."
         )
-    # Views would drag along the storage of what they are views of.
-    state = {name: value.detach().cpu().clone() for name, value in state.items()}
-
+    state = _values(state)
     if path.suffix in _PICKLES and layout != "biot":
         buffer = io.BytesIO()
         torch.save(state, buffer)
@@ -110,10 +108,51 @@ def save_weights(
             f"Expected the name of a file that ends in {wanted} for the layout "
             f"{layout!r}, got '{path}'."
         )
+    return _write_folder(path, state, config, written)
+
+
+def save_folder(model: nn.Module, path: str | os.PathLike[str]) -> Path:
+    """Save a model in a folder, whatever its name ends in.
+
+    Parameters
+    ----------
+    model : BIOT
+        Model of this package.
+    path : str | path
+        Folder, which is made.
+
+    Returns
+    -------
+    Path
+        The folder.
+    """
+    path = Path(path).expanduser()
+    net: Any = unwrapped(model)
+    _check_place(path, is_file=False)
+    config = net.get_config()
+    return _write_folder(path, _values(net.state_dict()), config, config)
+
+
+def _write_folder(
+    path: Path,
+    state: dict[str, Tensor],
+    config: dict[str, Any],
+    written: dict[str, Any],
+) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     write_whole(path / WEIGHTS_FILE, _safetensors(state, config))
     write_whole(path / CONFIG_FILE, json.dumps(written, indent=2).encode())
     return path
+
+
+def _values(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    if any(value.is_meta for value in state.values()):
+        raise ValueError(
+            "The model is on the meta device, without values to save: load weights "
+            "into it on another device first."
+        )
+    # Views would drag along the storage of what they are views of.
+    return {name: value.detach().cpu().clone() for name, value in state.items()}
 
 
 def _check_place(path: Path, *, is_file: bool) -> None:

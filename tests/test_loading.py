@@ -303,6 +303,7 @@ class TestErrors:
     def test_losses_and_metrics_beside(self, prefix, layout):
         trained, model = small(), small()
         names = ("criterion.weight", "loss_fn.weight", "loss.pos_weight")
+        names += (f"{prefix}criterion.weight",)
         names += ("bce_loss.weight", "val_metrics.auc.thresholds", "train_metric.sum")
         beside = dict.fromkeys(names, torch.ones(2))
         state = prefixed(LAYOUTS[layout](trained.state_dict()), prefix) | beside

@@ -237,6 +237,19 @@ def test_places_that_are_taken(tmp_path):
         save_weights(small(), tmp_path / "mine.safetensors")
 
 
+def test_a_folder_of_any_name(tmp_path):
+    for name in ("mine.safetensors", "mine.pt"):
+        model = small()
+        model.save_pretrained(tmp_path / name)
+        equal(BIOT.from_pretrained(tmp_path / name).state_dict(), model.state_dict())
+
+
+def test_a_model_without_values(tmp_path):
+    with pytest.raises(ValueError, match="on the meta device, without values"):
+        save_weights(small().to("meta"), tmp_path / "mine")
+    assert not any(tmp_path.iterdir())
+
+
 # -- whole or not at all -----------------------------------------------------------
 
 
