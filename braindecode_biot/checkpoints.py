@@ -338,7 +338,9 @@ def _hints(told: Any) -> dict[str, Any]:
         ours: told[name]
         for ours, names in _HYPER_PARAMETERS.items()
         for name in reversed(names)
-        if isinstance(told.get(name), int | float) and not isinstance(told[name], bool)
+        if isinstance(value := told.get(name), int | float)
+        and not isinstance(value, bool)
+        and 0 < value < float("inf")
     }
     whole = {name: int(value) for name, value in found.items() if value % 1 == 0}
     return {name: found[name] for name in found if name == "sfreq"} | whole

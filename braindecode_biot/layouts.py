@@ -197,7 +197,8 @@ def _flat(heads: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 
 
 def _is_plain(value: Tensor) -> bool:
-    return value.layout == torch.strided and not value.is_meta
+    known = value.dtype in _DTYPES or not value.is_floating_point()
+    return known and value.layout == torch.strided and not value.is_meta
 
 
 def _check_tensors(

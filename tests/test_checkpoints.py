@@ -120,6 +120,8 @@ def test_lightnings_hyper_parameters_count(tmp_path, told):
         model = BIOT.from_checkpoint(source, n_times=80)
         assert (model.att_num_heads, model.sfreq, model.token_size) == (4, 40, 40)
         assert (model.hop_length, model.n_outputs) == (20, 2)
+    content["hyper_parameters"] = {"sfreq": float("nan"), "depth": float("inf")}
+    assert BIOT.from_checkpoint(content, **WINDOW).n_layers == 2
     content["hyper_parameters"] = {"depth": 3}
     with pytest.raises(CheckpointError, match="n_layers: 3 stored, 2 in the tensors"):
         BIOT.from_checkpoint(content, n_times=80)

@@ -332,7 +332,7 @@ class TestErrors:
                 load(state, **(WINDOW if load == BIOT.from_checkpoint else {}))
         state = to_official(small().state_dict())
         for key in ("biot.positional_encoding.pe", "biot.index"):
-            if "float32" not in match and "float8" not in match:
+            if "float32" not in match and not ("float8" in match and "index" in key):
                 with pytest.raises(CheckpointError, match=match):
                     load_weights(small(), state | {key: change(state[key].clone())})
 
