@@ -40,10 +40,7 @@ _ARGUMENT = {
     (f"{HEAD}.bias", 0): "n_outputs",
 }
 
-_BY_PLACE = (
-    "what the rows of the table of channel tokens stand for is unknown: taken by place "
-    "(checkpoint_channels= tells)"
-)
+_BY_PLACE = "the checkpoint does not tell the channels of its channel tokens: "
 
 
 def load_weights(
@@ -164,7 +161,10 @@ def load_checkpoint(
             target[name].copy_(value)
     notes = (*checkpoint.notes, *_notes(checkpoint, values, net))
     if by_place:
-        notes = (_BY_PLACE, *notes)
+        taken = "taken by place (checkpoint_channels= tells)"
+        if net.channel_names is not None:
+            taken = "taken to be the model's channel_names, in their order"
+        notes = (*notes, _BY_PLACE + taken)
     report = LoadReport(checkpoint.source, found.layout, tuple(records), notes)
     net.load_report_ = report
     return report
