@@ -227,6 +227,7 @@ def make_net(
     callbacks: Sequence[Callback] | None,
     augmentation: Transform | None = None,
     param_groups: Sequence[tuple[str, dict[str, float]]] = (),
+    freeze_epochs: int = 0,
 ) -> NeuralNetClassifier:
     """Make an untrained skorch net of BIOT for these windows.
 
@@ -247,6 +248,8 @@ verbose, callbacks
         What is done to the training windows.
     param_groups : sequence of (str, dict)
         Settings of the optimizer for weights whose names fit a pattern.
+    freeze_epochs : int
+        First epochs, of which none can be the best: the model is yet to be tuned.
 
     Returns
     -------
@@ -264,6 +267,7 @@ verbose, callbacks
     parts += callbacks or []
     if valid is not None:  # last, for stopping cuts the round of callbacks short
         stopping = BestEpoch(
+            after=freeze_epochs,
             monitor=monitor,
             lower_is_better=monitor == "valid_loss",
             patience=max_epochs if patience is None else patience,
@@ -364,7 +368,19 @@ class MonitorScoring(EpochScoring):
 
 
 class BestEpoch(EarlyStopping):
-    """Early stopping that takes no undefined score for "never better"."""
+    """Early stopping that takes no undefined score for "never better".
+
+    Parameters
+    ----------
+    after : int
+        Epochs at the beginning that do not count.
+    **kwargs
+        As for :class:`skorch.callbacks.EarlyStopping`.
+    """
+
+    def __init__(self, after: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.after = after
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Remember the weights if they are better, stop if they have long not been."""
@@ -380,7 +396,8 @@ class BestEpoch(EarlyStopping):
                     "or groups that each hold every class."
                 )
             )
-        super().on_epoch_end(net, **kwargs)
+        if len(net.history) > self.after:
+            super().on_epoch_end(net, **kwargs)
 
 
 class EpochBar(Callback):

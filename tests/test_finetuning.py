@@ -207,6 +207,15 @@ class TestWhatWasSilent:
         model.partial_fit(epochs)
         assert min(moved(model.net_.module_, trained).values()) > 0
 
+    def test_frozen_epochs_do_not_stop_a_fit(self, checkpoint, trained, epochs):
+        # At such a rate the head gets worse from the start.
+        model = tuned(
+            checkpoint, freeze_epochs=6, max_epochs=9, patience=2, lr=2.0,
+            lr_schedule=None,
+        ).fit(epochs)  # fmt: skip
+        assert len(model.history_) > 6
+        assert max(moved(model.net_.module_, trained).values()) > 0
+
     def test_half_a_token_where_the_checkpoint_tells_no_hop(self, trained, epochs):
         names = trained.channel_names
         state = trained.state_dict()
