@@ -41,9 +41,12 @@ def remove(
     X, y : Tensor
         Windows with NaN, and the labels.
     """
-    since = torch.arange(X.shape[2], device=X.device) - starts[..., None]
-    inside = ((since >= 0) & (since < mask_len_samples)).any(2)
-    return X.masked_fill(inside | channels[..., None], torch.nan), y
+    time = torch.arange(X.shape[2], device=X.device)
+    lost = channels[..., None].expand(X.shape)
+    # One by one: all at once would take the memory of the batch for each segment.
+    for start in starts[..., None].unbind(2):
+        lost = lost | ((time >= start) & (time < start + mask_len_samples))
+    return X.masked_fill(lost, torch.nan), y
 
 
 class RandomMissing(Transform):

@@ -136,8 +136,7 @@ class ChannelRows(nn.Module):
                 )
             return self.rows
         distances = torch.cdist(pos, self.positions.float()).nan_to_num(torch.inf)
-        nearest = distances.min(-1)
-        rows = self.rows[nearest.indices]
+        nearest = distances.argmin(-1)
         near = (distances <= _SAME_ELECTRODE).sum(-1)
         if astray := ((near == 0) & ch_mask).nonzero().tolist():
             window, channel = astray[0]
@@ -155,15 +154,15 @@ class ChannelRows(nn.Module):
                 "Leave doubled channels out, or go by name: stack_windows."
             )
         # Padding may repeat a row, real channels may not.
-        spread = torch.arange(len(self.rows), len(self.rows) + pos.shape[1]).to(rows)
-        once = torch.where(ch_mask, nearest.indices, spread).sort(-1).values
+        spread = torch.arange(len(self.rows), len(self.rows) + pos.shape[1]).to(nearest)
+        once = torch.where(ch_mask, nearest, spread).sort(-1).values
         if twice := (once[:, 1:] == once[:, :-1]).any(-1).nonzero().flatten().tolist():
             raise ValueError(
                 f"Two channels of window {twice[0]} have the position of the same "
                 "electrode, so that they cannot be told apart. Pick one of them, or "
                 "correct the positions (raw.set_montage)."
             )
-        return rows
+        return self.rows[nearest]
 
     def _warn_of_padding(self, ch_mask: Tensor | None) -> None:
         """Say that padded channels go by place, where the model knows better."""

@@ -37,6 +37,7 @@ from braindecode_biot.finetuning import (
     load_pretrained,
     made_with,
     merge_low_rank,
+    set_default_hop,
 )
 from braindecode_biot.labels import check_labels, class_weights, find_classes
 from braindecode_biot.model import BIOT
@@ -518,7 +519,6 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
             begin = load_pretrained(self.pretrained, module | signal)
         if begin is not None:  # with its sizes and settings
             module = made_with(begin) | (module if go_on else {})
-            module = {k: v for k, v in module.items() if k not in signal}
         names = inspect.signature(make_net).parameters.keys() & params.keys()
         training = {name: params[name] for name in names} | {
             "module_params": module,
@@ -548,8 +548,7 @@ class BIOTClassifier(ClassifierMixin, BaseEstimator):
             if key.startswith(_PREFIX)
         }
         if self.pretrained is None:
-            token_size = module.get("token_size") or int(signal["sfreq"])
-            module.setdefault("hop_length", max(1, int(token_size) // 2))
+            set_default_hop(module, signal["sfreq"])
         module["missing"] = self.missing
         if self.channel_names is not None:  # else those of the checkpoint, if any
             module["channel_names"] = self.channel_names

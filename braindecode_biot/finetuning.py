@@ -32,14 +32,22 @@ __all__ = [
     "load_pretrained",
     "made_with",
     "merge_low_rank",
+    "set_default_hop",
 ]
 
 _SIGNAL = SignalParams.__required_keys__ | SignalParams.__optional_keys__
 
 
 def made_with(model: BIOT) -> dict[str, Any]:
-    """Return the arguments that a model was made with."""
-    return dict(model._braindecode_init_kwargs)
+    """Return the arguments that a model was made with, but for its signal's."""
+    given = model._braindecode_init_kwargs
+    return {key: value for key, value in given.items() if key not in _SIGNAL}
+
+
+def set_default_hop(arguments: dict[str, Any], sfreq: float) -> None:
+    """Make the hop of a model half a token, unless its arguments tell one."""
+    token_size = arguments.get("token_size") or int(sfreq)
+    arguments.setdefault("hop_length", max(1, int(token_size) // 2))
 
 
 def load_pretrained(source: Source | BIOT, arguments: dict[str, Any]) -> BIOT:
@@ -66,7 +74,7 @@ def load_pretrained(source: Source | BIOT, arguments: dict[str, Any]) -> BIOT:
     if isinstance(source, BIOT):
         told = made_with(source)
         names = told.pop("channel_names", None)
-        arguments = {k: told[k] for k in told.keys() - _SIGNAL} | arguments
+        arguments = told | arguments
         source = source.state_dict()
     checkpoint = read_checkpoint(source)
     arguments = arguments_for(
@@ -76,8 +84,7 @@ def load_pretrained(source: Source | BIOT, arguments: dict[str, Any]) -> BIOT:
         checkpoint_channels=names,
         known=inspect.signature(BIOT).parameters,
     )
-    token_size = arguments.get("token_size") or int(arguments["sfreq"])
-    arguments.setdefault("hop_length", max(1, int(token_size) // 2))
+    set_default_hop(arguments, arguments["sfreq"])
     model = BIOT(**arguments)
     load_weights(model, checkpoint, head=None, checkpoint_channels=names)
     return model

@@ -279,10 +279,8 @@ def check_finite(
     ValueError
         A sample is NaN or inf; the first windows and channels are listed.
     """
-    # NaN and inf outlive a sum: sound data cost one pass and no memory.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(data.sum()):
-            return
+    if _is_surely_finite(data):
+        return
     bad = np.array([~np.isfinite(window).all(axis=-1) for window in data])
     if not bad.any():  # only the sum overflowed
         return
@@ -324,9 +322,8 @@ def check_some_left(
         A sample is inf, or every token of a window touches NaN; the first windows
         are listed.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(data.sum()):
-            return
+    if _is_surely_finite(data):
+        return
     starts = np.arange(0, data.shape[2] - token_size + 1, hop_length)
     empty, infinite = [], False
     for i, window in enumerate(data):
@@ -342,6 +339,15 @@ def check_some_left(
             f"({some(empty)}): in each channel, each {token_size} samples touch NaN. "
             "Leave these windows out."
         )
+
+
+def _is_surely_finite(data: NDArray[Any]) -> bool:
+    """Tell at the cost of one pass and no memory: NaN and inf outlive a sum.
+
+    False says nothing, for the sum of finite values may overflow.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(data.sum()))
 
 
 def _loaded(X: Any) -> Any:

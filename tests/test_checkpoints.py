@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from braindecode_biot import BIOT, CheckpointError
 from braindecode_biot.checkpoints import read_checkpoint
@@ -56,9 +57,8 @@ def test_files_of_torch(tmp_path, suffix, zipped):
 
 @pytest.mark.parametrize("name", ["mine.safetensors", "pytorch_model.bin"])
 def test_files_of_safetensors_under_any_name(tmp_path, name):
-    safetensors = pytest.importorskip("safetensors.torch")
     state = to_official(small().state_dict())
-    safetensors.save_file(state, tmp_path / name)
+    save_file(state, tmp_path / name)
     assert equal(read_checkpoint(tmp_path / name).tensors, state)
 
 
@@ -91,7 +91,7 @@ def test_the_configuration_beside_a_file_counts(tmp_path, name):
     (tmp_path / "config.json").write_text(json.dumps(config))
     state = to_braindecode(small().state_dict())
     if name.endswith("safetensors"):
-        pytest.importorskip("safetensors.torch").save_file(state, tmp_path / name)
+        save_file(state, tmp_path / name)
     else:
         write(tmp_path / name, state)
     model = BIOT.from_checkpoint(tmp_path / name, input_scaling=None)
@@ -316,9 +316,8 @@ class TestPaths:
     ("config", "match"), [("{", "is not JSON"), ("3", "is a int, expected a JSON obj")]
 )
 def test_a_bad_configuration_in_a_file(tmp_path, config, match):
-    safetensors = pytest.importorskip("safetensors.torch")
     path = tmp_path / "mine.safetensors"
-    safetensors.save_file(small().state_dict(), path, {"config": config})
+    save_file(small().state_dict(), path, {"config": config})
     with pytest.raises(CheckpointError, match=match):
         read_checkpoint(path)
 
