@@ -15,9 +15,10 @@ from torch import nn
 
 from braindecode_biot.checkpoints import Source, read_checkpoint
 from braindecode_biot.configs import arguments_for
+from braindecode_biot.files import write_whole
 from braindecode_biot.loading import load_checkpoint
 from braindecode_biot.report import LoadReport
-from braindecode_biot.saving import save_folder, write_whole
+from braindecode_biot.saving import save_folder
 
 __all__ = ["CheckpointMixin"]
 

@@ -1,14 +1,12 @@
 """Models into files, in any layout, whole or not at all.
 
-Owns what is written where. A file is written beside its place, flushed to the disk, and
-put there in one step: whoever reads it, even after a crash, finds the old file or the
-new one. Must not know the model class.
+Owns what is written where; how a file comes to its place is ``files``'s. Must not know
+the model class.
 """
 
 import io
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +15,10 @@ from torch import Tensor, nn
 
 from braindecode_biot.checkpoints import CONFIG_FILE, WEIGHTS_FILE
 from braindecode_biot.configs import braindecode_config
+from braindecode_biot.files import write_whole
 from braindecode_biot.weights import TABLE, to_braindecode, to_official, unwrapped
 
-__all__ = ["save_folder", "save_weights", "write_whole"]
+__all__ = ["save_folder", "save_weights"]
 
 Layout = Literal["biot", "braindecode", "official", "official-encoder"]
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
@@ -175,38 +174,3 @@ def _safetensors(state: dict[str, Tensor], config: dict[str, Any]) -> bytes:
 
     # One entry: several would come in random order, and equal models in unequal files.
     return save(state, {"config": json.dumps(config)})
-
-
-def write_whole(path: Path, data: bytes) -> Path:
-    """Write a file beside its place, and put it there in one step.
-
-    Parameters
-    ----------
-    path : Path
-        Its place; the folder is made.
-    data : bytes
-        All of it.
-
-    Returns
-    -------
-    Path
-        The same path.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    if hasattr(os, "O_DIRECTORY"):  # the new name itself; Windows has no such call
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    return path

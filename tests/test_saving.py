@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braindecode_biot import BIOT, CheckpointError, save_weights, saving
+from braindecode_biot import BIOT, CheckpointError, files, save_weights
 from braindecode_biot.checkpoints import read_checkpoint
 from braindecode_biot.weights import to_official
 from layouts import host, small
@@ -260,7 +260,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(saving.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         save_weights(small(), path, layout="official")
     assert path.read_bytes() == before
@@ -277,7 +277,7 @@ def test_a_full_disk_leaves_the_old_folder(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(saving.os, "fsync", full)
+        patch.setattr(files.os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
             small(n_layers=1).save_pretrained(tmp_path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
@@ -314,7 +314,7 @@ def test_what_is_pushed_to_the_hub(tmp_path, monkeypatch):
 
 CHILD = """
 import os, sys, time, torch
-from braindecode_biot import BIOT, saving
+from braindecode_biot import BIOT, files, saving
 path, layout, stage, nth = sys.argv[1:]
 model = BIOT(emb_size=16, n_layers=2, n_chans=3, n_outputs=4, n_times=400)
 for p in model.parameters(): torch.nn.init.constant_(p, 2.0)
@@ -326,7 +326,7 @@ def stop(*args):
         print("now", flush=True)
         time.sleep(60)
     return call(*args)
-setattr(saving.os, stage, stop)
+setattr(files.os, stage, stop)
 saving.save_weights(model, path, layout=layout)
 """
 
