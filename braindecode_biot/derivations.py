@@ -1,7 +1,7 @@
 """Derivations A−B as MNE data: samples, positions, annotations, sampling rate.
 
-Owns making the Raw or Epochs of a montage, once ``montage`` knows of which channels
-each derivation consists. Must not import torch.
+Owns making the Raw or Epochs of a montage, or reading a part of it, once ``montage``
+knows of which channels each derivation consists. Must not import torch.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,94 @@ from mne.io.constants import FIFF
 from numpy.typing import NDArray
 
 from braindecode_biot.channels import Electrode, canonical, parse
+from braindecode_biot.resampling import Resampler
 
-__all__ = ["Path", "derive", "empty_channels", "is_bad", "read_samples"]
+__all__ = [
+    "DerivedSignals",
+    "Path",
+    "derive",
+    "empty_channels",
+    "follow",
+    "is_bad",
+    "make_info",
+    "read_samples",
+]
 
 #: Channels of the recording with their signs, +1 or −1; empty for what is missing.
 Path = list[tuple[int, int]]
+
+
+class DerivedSignals:
+    """The samples of a montage, derived and resampled as they are asked for.
+
+    Parameters
+    ----------
+    raw : mne.io.BaseRaw
+        The recording; of one that is not loaded, what is needed is read.
+    paths : list of Path
+        Of which channels of the recording each row consists.
+    sfreq : float
+        Sampling rate of the rows in Hz.
+
+    Attributes
+    ----------
+    lengths : list of int
+        Samples at the new rate of each of the recordings that were joined to this one:
+        they stay apart, or resampling would smear the joins.
+    """
+
+    def __init__(self, raw: mne.io.BaseRaw, paths: list[Path], sfreq: float) -> None:
+        self._raw, self._paths = raw, paths
+        rate = raw.info["sfreq"]
+        self._resampler = None if sfreq == rate else Resampler(rate, sfreq)
+        self._given = [int(n) for n in raw._raw_lengths]
+        self.lengths = self._given
+        if self._resampler is not None:
+            self.lengths = [self._resampler.length(n) for n in self._given]
+
+    @property
+    def n_times(self) -> int:
+        """Samples in all."""
+        return sum(self.lengths)
+
+    def read(self, start: int, stop: int) -> NDArray[np.float64]:
+        """Read samples of the montage, the same whatever is read at a time.
+
+        Parameters
+        ----------
+        start, stop : int
+            Samples at the new rate.
+
+        Returns
+        -------
+        array of shape (n_chans, stop - start)
+            NaN where a path is empty, or a sample is NaN or inf.
+        """
+        parts = []
+        old = new = 0
+        for n_old, n_new in zip(self._given, self.lengths, strict=True):
+            low, high = max(start - new, 0), min(stop - new, n_new)
+            if low < high:
+                parts.append(self._read_part(old, n_old, low, high))
+            old, new = old + n_old, new + n_new
+        if not parts:
+            return np.empty((len(self._paths), 0))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+    def _read_part(
+        self, offset: int, n_times: int, start: int, stop: int
+    ) -> NDArray[np.float64]:
+        """Read samples of one of the joined recordings."""
+        first, last = start, stop
+        if self._resampler is not None:
+            first, last = self._resampler.span(start, stop, n_times)
+        needed = _needed(self._paths)
+        given = self._raw.get_data(needed, start=offset + first, stop=offset + last)
+        derived = _combine(given, needed, self._paths)
+        if self._resampler is None:
+            return _put(derived, self._paths)
+        made = self._resampler(derived, (start, stop), (first, n_times))
+        return _put(made, self._paths)
 
 
 def derive(inst: Any, names: list[str], paths: list[Path], sfreq: float) -> Any:
@@ -39,37 +122,65 @@ def derive(inst: Any, names: list[str], paths: list[Path], sfreq: float) -> Any:
     mne.io.RawArray or mne.EpochsArray
         NaN where a path is empty, or a sample was NaN or inf.
     """
-    needed = sorted({index for path in paths for index, _ in path})
-    samples = read_samples(inst, needed)
-    shape = (*samples.shape[:-2], len(paths), samples.shape[-1])
-    data = np.full(shape, np.nan)
-    for row, path in enumerate(paths):
-        for step, (index, sign) in enumerate(path):
-            term = sign * samples[..., needed.index(index), :]
-            data[..., row, :] = term if step == 0 else data[..., row, :] + term
-    rate = inst.info["sfreq"]
-    gaps = ~np.isfinite(data) if sfreq != rate else np.zeros(0, bool)
-    if gaps.any():
-        _fill(data, gaps)
-    out = _make_inst(inst, data, _make_info(inst.info, names, paths))
+    info = make_info(inst.info, names, paths, sfreq)
+    if isinstance(inst, mne.io.BaseRaw):
+        signals = DerivedSignals(inst, paths, sfreq)
+        data = signals.read(0, signals.n_times)
+        out = _make_raw(inst, data, info, signals.lengths)
+    else:
+        needed = _needed(paths)
+        data = _combine(read_samples(inst, needed), needed, paths)
+        if sfreq != inst.info["sfreq"]:
+            data = Resampler(inst.info["sfreq"], sfreq)(data)
+        out = _make_epochs(inst, _put(data, paths), info)
     if inst.annotations is not None:
-        annotations = _follow(inst.annotations, names, paths, inst.ch_names)
+        annotations = follow(inst.annotations, names, paths, inst.ch_names)
         # Without a date, MNE counts onsets from the first sample when it is given
         # them, and from the clock's zero when it has them.
         if isinstance(inst, mne.io.BaseRaw) and annotations.orig_time is None:
             annotations.onset -= inst.first_time
         out.set_annotations(annotations)
-    if sfreq != rate:
-        out.resample(sfreq)
-    if gaps.any():
-        lost = _resample_gaps(gaps, len(out.times), rate / sfreq)
-        out.apply_function(
-            lambda x: np.where(lost, np.nan, x), picks="all", channel_wise=False
-        )
     return out
 
 
-def _make_info(info: mne.Info, names: list[str], paths: list[Path]) -> mne.Info:
+def _needed(paths: list[Path]) -> list[int]:
+    return sorted({index for path in paths for index, _ in path})
+
+
+def _combine(
+    samples: NDArray[Any], needed: list[int], paths: list[Path]
+) -> NDArray[np.float64]:
+    """Add up channels to the rows that there are, shape (..., n_paths, n_times).
+
+    NaN where a sample was NaN or inf.
+    """
+    there = [path for path in paths if path]
+    shape = (*samples.shape[:-2], len(there), samples.shape[-1])
+    data = np.zeros(shape)
+    with np.errstate(invalid="ignore"):  # inf − inf
+        for row, path in enumerate(there):
+            out = data[..., row, :]
+            for index, sign in path:
+                term = samples[..., needed.index(index), :]
+                (np.add if sign > 0 else np.subtract)(out, term, out=out)
+        if not np.isfinite(data.sum()):
+            data[np.isinf(data)] = np.nan
+    return data
+
+
+def _put(data: NDArray[np.float64], paths: list[Path]) -> NDArray[np.float64]:
+    """Put NaN where a path is empty."""
+    there = [row for row, path in enumerate(paths) if path]
+    if len(there) == len(paths):
+        return data
+    whole = np.full((*data.shape[:-2], len(paths), data.shape[-1]), np.nan)
+    whole[..., there, :] = data
+    return whole
+
+
+def make_info(
+    info: mne.Info, names: list[str], paths: list[Path], sfreq: float
+) -> mne.Info:
     """Describe the montage's channels; all else stays as in the recording."""
     # With this coil type, MNE leaves a derivation at the anode's position.
     positions = {
@@ -101,6 +212,8 @@ def _make_info(info: mne.Info, names: list[str], paths: list[Path]) -> mne.Info:
     kinds = [len(_place(name)) for name, path in zip(names, paths, strict=True) if path]
     if 2 in kinds and 1 not in kinds:  # as MNE marks derivations
         channels["custom_ref_applied"] = FIFF.FIFFV_MNE_CUSTOM_REF_ON
+    if sfreq != info["sfreq"]:
+        channels |= {"sfreq": sfreq, "lowpass": min(info["lowpass"], sfreq / 2)}
     # The last three speak of the recording's own channels.
     return mne.Info({**info, **channels, "projs": [], "comps": [], "dig": None})
 
@@ -118,37 +231,50 @@ def _is_placed(ch: dict[str, Any]) -> bool:
     return bool(np.isfinite(position).all() and position.any())
 
 
-def _make_inst(inst: Any, data: NDArray[Any], info: mne.Info) -> Any:
-    if isinstance(inst, mne.io.BaseRaw):
-        # Recordings that were joined stay apart, or resampling would smear the joins.
-        joins = np.cumsum(inst._raw_lengths)[:-1]
-        raws = [
-            mne.io.RawArray(part, info, inst.first_samp * (i == 0), verbose="warning")
-            for i, part in enumerate(np.split(data, joins, axis=-1))
-        ]
-        return mne.concatenate_raws(raws, verbose="warning") if len(joins) else raws[0]
+def _make_raw(
+    raw: mne.io.BaseRaw, data: NDArray[Any], info: mne.Info, lengths: list[int]
+) -> mne.io.RawArray:
+    """Make a recording, of as many parts as the given one was joined of."""
+    first_samp = round(raw.first_samp * (info["sfreq"] / raw.info["sfreq"]))
+    raws = [
+        mne.io.RawArray(part, info, first_samp * (i == 0), verbose="warning")
+        for i, part in enumerate(np.split(data, np.cumsum(lengths)[:-1], axis=-1))
+    ]
+    if len(raws) == 1:
+        return raws[0]
+    return mne.concatenate_raws(raws, verbose="warning")
+
+
+def _make_epochs(
+    epochs: mne.BaseEpochs, data: NDArray[Any], info: mne.Info
+) -> mne.EpochsArray:
+    """Make windows that MNE knows as much of as of the given ones."""
     # MNE's own checks do not allow for epochs that repeat.
-    repeats = len(set(inst.selection)) < len(inst)
-    log = {} if repeats else {"selection": inst.selection, "drop_log": inst.drop_log}
+    repeats = len(set(epochs.selection)) < len(epochs)
+    log = (
+        {} if repeats else {"selection": epochs.selection, "drop_log": epochs.drop_log}
+    )
     out = mne.EpochsArray(
         data,
         info,
-        events=np.c_[np.arange(len(data)), inst.events[:, 1:]],
-        tmin=inst.tmin,
-        event_id=inst.event_id,
-        metadata=inst.metadata,
+        events=np.c_[np.arange(len(data)), epochs.events[:, 1:]],
+        tmin=epochs.tmin,
+        event_id=epochs.event_id,
+        metadata=epochs.metadata,
         **log,
-        raw_sfreq=inst._raw_sfreq,  # which says when events were, for annotations
+        raw_sfreq=epochs._raw_sfreq,  # which says when events were, for annotations
         on_missing="ignore",
         verbose="warning",
     )
-    out.events, out.selection = inst.events.copy(), inst.selection.copy()
-    out.drop_log = inst.drop_log
-    out.baseline = inst.baseline  # as an argument it would be applied again
+    out.events, out.selection = epochs.events.copy(), epochs.selection.copy()
+    out.drop_log = epochs.drop_log
+    out.baseline = epochs.baseline  # as an argument it would be applied again
+    if out.tmin != epochs.tmin:  # which need not be a sample at another rate
+        out.shift_time(epochs.tmin, relative=False)
     return out
 
 
-def _follow(
+def follow(
     annotations: mne.Annotations,
     names: list[str],
     paths: list[Path],
@@ -168,31 +294,6 @@ def _follow(
         if out.ch_names[i] or not marked:
             kept.append(i)
     return out[kept]
-
-
-def _fill(data: NDArray[Any], gaps: NDArray[np.bool_]) -> None:
-    """Put lines where samples are NaN, which the resampling filter would spread."""
-    n_times = data.shape[-1]
-    rows, marks = data.reshape(-1, n_times), gaps.reshape(-1, n_times)
-    for row, gap in zip(rows, marks, strict=True):
-        at = np.flatnonzero(gap)
-        there = np.flatnonzero(~gap)
-        row[at] = np.interp(at, there, row[there]) if there.size else 0
-
-
-def _resample_gaps(
-    gaps: NDArray[np.bool_], n_times: int, ratio: float
-) -> NDArray[np.bool_]:
-    """Find the new samples that have a gap within a sample, old or new, of them."""
-    centre, reach = np.arange(n_times) * ratio, max(1.0, ratio)
-    last = gaps.shape[-1] - 1
-    start = np.clip(np.ceil(centre - reach), 0, last).astype(int)
-    stop = np.clip(np.floor(centre + reach), 0, last).astype(int)
-    until = np.cumsum(gaps, axis=-1, dtype=np.int64)
-    found: NDArray[np.bool_] = (
-        until[..., stop] - until[..., start] + gaps[..., start] > 0
-    )
-    return found
 
 
 def read_samples(inst: Any, indices: list[int]) -> NDArray[Any]:
