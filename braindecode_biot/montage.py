@@ -17,6 +17,7 @@ import mne
 import numpy as np
 import pandas as pd
 from mne.io.constants import FIFF
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from braindecode_biot.channels import (
@@ -29,15 +30,25 @@ from braindecode_biot.channels import (
     vocabulary,
 )
 from braindecode_biot.derivations import (
+    DerivedSignals,
     Path,
     derive,
     empty_channels,
+    follow,
     is_bad,
+    make_info,
     read_samples,
 )
 from braindecode_biot.sources import some
 
-__all__ = ["MontageReport", "MontageRow", "ToMontage", "montage_report", "to_montage"]
+__all__ = [
+    "MontageReport",
+    "MontageRow",
+    "MontageStream",
+    "ToMontage",
+    "montage_report",
+    "to_montage",
+]
 
 # Sampling rate of the pretrained weights, in Hz, and the part of it below which a
 # low-pass takes away much of what they know.
@@ -367,6 +378,109 @@ def _check_arguments(montage: Any, on_missing: Any, sfreq: Any) -> None:
         )
 
 
+class MontageStream:
+    """A recording's montage, of which parts are read as they are asked for.
+
+    Parameters
+    ----------
+    raw : mne.io.BaseRaw
+        The recording; of one that is not loaded, what is needed is read.
+    names : sequence of str
+        The channels, as for :func:`to_montage`.
+    on_missing, sfreq, use_bads, upsample
+        As for :func:`to_montage`.
+
+    Attributes
+    ----------
+    report : MontageReport
+        How each channel comes about.
+    info : mne.Info
+        Of the montage's channels, at its sampling rate.
+    annotations : mne.Annotations
+        Those of the recording; of single channels, to what derives from these. Onsets
+        count from the first sample.
+    n_times : int
+        Samples at the new rate.
+    doubts : list of str
+        What :func:`to_montage` would warn of, but for the reference of electrodes that
+        the recording has by these very names.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As for :func:`to_montage`.
+    """
+
+    def __init__(
+        self,
+        raw: mne.io.BaseRaw,
+        names: Sequence[str],
+        *,
+        on_missing: str = "nan",
+        sfreq: float | None = None,
+        use_bads: bool = False,
+        upsample: bool = False,
+    ) -> None:
+        _check_arguments(names, on_missing, sfreq)
+        found = _settle(raw, names, on_missing, sfreq, use_bads, upsample)
+        self.report = found.report
+        self.doubts = _doubts(raw, *found[:2], found.sfreq, known=True)
+        self.info = make_info(raw.info, found.names, found.paths, found.sfreq)
+        # Names go by the whole recording's, of which a part has no other.
+        self.annotations = follow(
+            raw.annotations, found.names, found.paths, raw.ch_names
+        )
+        self.annotations.onset -= raw.first_time
+        self._signals = DerivedSignals(raw, found.paths, found.sfreq)
+        self.n_times = self._signals.n_times
+        self.joins = np.cumsum(self._signals.lengths)[:-1].tolist()
+
+    def read(self, start: int, stop: int) -> NDArray[np.float64]:
+        """Read samples from start to stop, shape (n_chans, stop - start), in volts.
+
+        They are bit for bit those of :func:`to_montage`, whatever is read at a time.
+        """
+        return self._signals.read(start, stop)
+
+
+class _Settled(NamedTuple):
+    """What a recording gives of a montage."""
+
+    report: MontageReport
+    all_paths: list[Path]
+    names: list[str]
+    paths: list[Path]
+    sfreq: float
+
+
+def _settle(
+    inst: Any,
+    montage: Any,
+    on_missing: str,
+    sfreq: float | None,
+    use_bads: bool,
+    upsample: bool,
+) -> _Settled:
+    """Settle the channels and the rate, or say why they cannot be had."""
+    report, paths = _plan(inst, montage, use_bads)
+    rate = inst.info["sfreq"]
+    target = rate if sfreq is None or math.isclose(sfreq, rate, rel_tol=1e-6) else sfreq
+    _check_missing(inst, report, on_missing)
+    if target > _SAME_RATE * rate and not upsample:
+        raise ValueError(
+            f"The recording has {rate:.10g} Hz, less than sfreq={target:.10g}: its "
+            f"spectrum would be empty from {rate / 2:.10g} to {target / 2:.10g} Hz, "
+            f"where models trained at {target:.10g} Hz expect a signal. Keep the rate "
+            "and train a model at it (sfreq=None), or accept that (upsample=True)."
+        )
+    if on_missing == "drop":
+        there = [row for row, path in enumerate(paths) if path]
+    else:
+        there = list(range(len(paths)))
+    names = [report.rows[row].channel for row in there]
+    return _Settled(report, paths, names, [paths[row] for row in there], target)
+
+
 def _convert(
     inst: Any,
     montage: Any,
@@ -380,25 +494,10 @@ def _convert(
         inst = inst.copy().load_data()  # only now it is known which of them are good
     if isinstance(inst, mne.BaseEpochs) and not len(inst):
         raise ValueError("There are no windows in these Epochs, expected at least one.")
-    report, paths = _plan(inst, montage, use_bads)
-    rate = inst.info["sfreq"]
-    target = rate if sfreq is None or math.isclose(sfreq, rate, rel_tol=1e-6) else sfreq
-    _check_missing(inst, report, on_missing)
-    if target > _SAME_RATE * rate and not upsample:
-        raise ValueError(
-            f"The recording has {rate:.10g} Hz, less than sfreq={target:.10g}: its "
-            f"spectrum would be empty from {rate / 2:.10g} to {target / 2:.10g} Hz, "
-            f"where models trained at {target:.10g} Hz expect a signal. Keep the rate "
-            "and train a model at it (sfreq=None), or accept that (upsample=True)."
-        )
-    messages = _doubts(inst, report, paths, target)
-    if on_missing == "drop":
-        there = [row for row, path in enumerate(paths) if path]
-    else:
-        there = list(range(len(paths)))
-    names = [report.rows[row].channel for row in there]
-    out = derive(inst, names, [paths[row] for row in there], target)
-    return out, report, messages
+    found = _settle(inst, montage, on_missing, sfreq, use_bads, upsample)
+    messages = _doubts(inst, found.report, found.all_paths, found.sfreq)
+    out = derive(inst, found.names, found.paths, found.sfreq)
+    return out, found.report, messages
 
 
 def _plan(inst: Any, montage: Any, use_bads: bool) -> tuple[MontageReport, list[Path]]:
@@ -518,9 +617,16 @@ def _check_missing(inst: Any, report: MontageReport, on_missing: str) -> None:
 
 
 def _doubts(
-    inst: Any, report: MontageReport, paths: list[Path], sfreq: float
+    inst: Any,
+    report: MontageReport,
+    paths: list[Path],
+    sfreq: float,
+    known: bool = False,
 ) -> list[str]:
-    """Say what sets these data apart from those that a model was trained on."""
+    """Say what sets these data apart from those that a model was trained on.
+
+    Where the model is known, its channels were given, and it learned their reference.
+    """
     info, messages = inst.info, []
     # Upsampling has been agreed to, and what it leaves empty with it.
     lowest = _LOWPASS * min(sfreq, info["sfreq"])
@@ -539,6 +645,7 @@ def _doubts(
         row.channel: parsed.reference
         for row, path in zip(report.rows, paths, strict=True)
         if len(path) == 1
+        and not (known and row.status == "found")
         and isinstance(parsed := parse(inst.ch_names[path[0][0]]), Electrode)
     }
     is_set = info["custom_ref_applied"] or any(

@@ -3,7 +3,7 @@
 Owns reading samples, at once from Epochs and arrays and one by one from datasets
 (:func:`read_windows`, :func:`stack_windows`), and the checks that they are finite
 (:func:`check_finite`) or, where data may be missing, that something is left of each
-(:func:`check_some_left`). Must not know a network nor import torch.
+(:func:`check_some_left`, :func:`left_in`). Must not know a network nor import torch.
 """
 
 from bisect import bisect_right
@@ -25,6 +25,7 @@ __all__ = [
     "Windows",
     "check_finite",
     "check_some_left",
+    "left_in",
     "read_windows",
     "stack_windows",
 ]
@@ -324,21 +325,37 @@ def check_some_left(
     """
     if _is_surely_finite(data):
         return
-    starts = np.arange(0, data.shape[2] - token_size + 1, hop_length)
-    empty, infinite = [], False
-    for i, window in enumerate(data):
-        infinite |= bool(np.isinf(window).any())
-        n_missing = np.pad(np.isnan(window), ((0, 0), (1, 0))).cumsum(axis=1)
-        if (n_missing[:, starts + token_size] > n_missing[:, starts]).all():
-            empty.append(i)
-    if infinite:
+    if any(np.isinf(window).any() for window in data):
         check_finite(np.where(np.isnan(data), 0, data), what=what, ch_names=ch_names)
-    if empty:
+    if empty := np.flatnonzero(~left_in(data, token_size, hop_length)).tolist():
         raise ValueError(
             f"{what} has every token missing in {len(empty)} of {len(data)} windows "
             f"({some(empty)}): in each channel, each {token_size} samples touch NaN. "
             "Leave these windows out."
         )
+
+
+def left_in(data: NDArray[Any], token_size: int, hop_length: int) -> NDArray[np.bool_]:
+    """Tell in which windows a whole token is left.
+
+    Parameters
+    ----------
+    data : numpy.ndarray of shape (n_windows, n_chans, n_times)
+        The windows, NaN where something is missing.
+    token_size, hop_length : int
+        Samples of a token, and from one to the next.
+
+    Returns
+    -------
+    numpy.ndarray of bool, shape (n_windows,)
+        False where every token of a window touches NaN.
+    """
+    starts = np.arange(0, data.shape[2] - token_size + 1, hop_length)
+    left = np.empty(len(data), bool)
+    for i, window in enumerate(data):
+        n_missing = np.pad(np.isnan(window), ((0, 0), (1, 0))).cumsum(axis=1)
+        left[i] = (n_missing[:, starts + token_size] == n_missing[:, starts]).any()
+    return left
 
 
 def _is_surely_finite(data: NDArray[Any]) -> bool:
