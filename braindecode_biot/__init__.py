@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from braindecode_biot.model import BIOT
     from braindecode_biot.montage import ToMontage, montage_report, to_montage
     from braindecode_biot.published import PUBLISHED
+    from braindecode_biot.recordings import embed_recording, score_recording
     from braindecode_biot.report import LoadReport
     from braindecode_biot.saving import save_weights
     from braindecode_biot.signal import signal_params
@@ -27,10 +28,12 @@ __all__ = [
     "CheckpointError",
     "LoadReport",
     "ToMontage",
+    "embed_recording",
     "load_absence",
     "load_weights",
     "montage_report",
     "save_weights",
+    "score_recording",
     "signal_params",
     "stack_windows",
     "to_montage",
@@ -43,10 +46,12 @@ _MODULES = {
     "CheckpointError": "weights",
     "LoadReport": "report",
     "ToMontage": "montage",
+    "embed_recording": "recordings",
     "load_absence": "datasets",
     "load_weights": "loading",
     "montage_report": "montage",
     "save_weights": "saving",
+    "score_recording": "recordings",
     "signal_params": "signal",
     "stack_windows": "windows",
     "to_montage": "montage",

@@ -213,16 +213,17 @@ class RecordingWindows:
 
     def _find_bad(self) -> list[tuple[int, int, list[int]]]:
         """Find what is annotated as bad: samples from start to stop, and rows."""
-        names = self._wanted.ch_names
+        names, marks = self._wanted.ch_names, self.stream.annotations
         found = []
-        for mark in self.stream.annotations:
-            if not mark["description"].lower().startswith("bad"):
+        for onset, duration, text, of in zip(
+            marks.onset, marks.duration, marks.description, marks.ch_names, strict=True
+        ):
+            if not text.lower().startswith("bad"):
                 continue
-            start = int(np.floor(mark["onset"] * self._sfreq + 1e-6))
-            end = (mark["onset"] + mark["duration"]) * self._sfreq
-            stop = max(start + 1, int(np.ceil(end - 1e-6)))
-            rows = [names.index(name) for name in mark["ch_names"]]
-            found.append((start, stop, rows or list(range(len(names)))))
+            start = int(np.floor(onset * self._sfreq + 1e-6))
+            stop = int(np.ceil((onset + duration) * self._sfreq - 1e-6))
+            rows = [names.index(name) for name in of] or list(range(len(names)))
+            found.append((start, max(start + 1, stop), rows))
         return found
 
     def _without_bad(self, starts: NDArray[np.intp]) -> NDArray[np.intp]:

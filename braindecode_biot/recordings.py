@@ -16,6 +16,7 @@ import mne
 import numpy as np
 import pandas as pd
 import torch
+from braindecode.models.base import EEGModuleMixin
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
@@ -127,6 +128,16 @@ def score_recording(
     >>> raw = raw.set_annotations(scores.to_annotations(threshold=0.5))
     """
     fitted = _open_estimator(estimator, montage)
+    predict = getattr(fitted.predictor, "predict_proba", None)
+    is_probability = predict is not None
+    if predict is None:
+        predict = getattr(fitted.predictor, "predict", None)
+    if predict is None:
+        name = type(estimator).__name__
+        raise TypeError(
+            f"A {name} gives embeddings (embed_recording), no scores. For these, give "
+            "a fitted BIOTClassifier, BIOTRegressor or EEGClassifier."
+        )
     windows = RecordingWindows(
         recording,
         fitted.wanted,
@@ -139,10 +150,6 @@ def score_recording(
         chunk_seconds=chunk_seconds,
     )
     _warn(windows)
-    predict = getattr(fitted.predictor, "predict_proba", None)
-    is_probability = predict is not None
-    if predict is None:
-        predict = fitted.predictor.predict
     outputs = windows.map(_given(fitted, windows, predict), "score", verbose)
     if is_probability:
         columns = list(fitted.predictor.classes_)
@@ -215,6 +222,14 @@ verbose
     ((34, 32), [0.0, 10.0, 20.0])
     """
     fitted = _open_estimator(estimator, montage)
+    embed = getattr(fitted.predictor, "embed", None)
+    if embed is None:
+        embed = getattr(fitted.predictor, "transform", None)
+    if embed is None:
+        raise TypeError(
+            f"A {type(fitted.predictor).__name__} makes no embeddings. Give a BIOT, or "
+            "a fitted BIOTEmbedding, BIOTClassifier or BIOTRegressor."
+        )
     windows = RecordingWindows(
         recording,
         fitted.wanted,
@@ -227,14 +242,6 @@ verbose
         chunk_seconds=chunk_seconds,
     )
     _warn(windows)
-    embed = getattr(fitted.predictor, "embed", None)
-    if embed is None:
-        embed = getattr(fitted.predictor, "transform", None)
-    if embed is None:
-        raise TypeError(
-            f"A {type(fitted.predictor).__name__} makes no embeddings. Give a BIOT, or "
-            "a fitted BIOTEmbedding, BIOTClassifier or BIOTRegressor."
-        )
     outputs = windows.map(_given(fitted, windows, embed), "embed", verbose)
     return RecordingEmbeddings(
         **windows.described(), embeddings=np.asarray(outputs, np.float32)
@@ -300,7 +307,7 @@ def _open_estimator(estimator: Any, montage: Any) -> _Fitted:
         # What it picks and leaves out of a recording was done when it was fitted.
         part = copy.copy(part)
         part.picks, part.exclude = ("all", ()) if "chs_info" in signal else (None, ())
-    elif getattr(part, "initialized_", False) and hasattr(part.module_, "chs_info"):
+    elif isinstance(getattr(part, "module_", None), EEGModuleMixin):
         model = part.module_
         signal = _signal_of(model)
     else:
