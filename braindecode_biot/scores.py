@@ -6,6 +6,7 @@ know models nor read recordings; torch is not imported.
 
 import io
 import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -240,6 +241,48 @@ class RecordingScores(_Results):
             events["onset"], events["duration"], events["label"].map(str).tolist()
         )
 
+    def save_events(self, path: str | os.PathLike[str], **kwargs: Any) -> Path:
+        """Write events, whole or not at all.
+
+        Parameters
+        ----------
+        path : path
+            A name that ends in ``.csv``, for the table of :meth:`events`; in ``.fif``,
+            for annotations as :func:`mne.read_annotations` reads them (MNE wants
+            ``-annot.fif``); or in ``.edf``, for an EDF+ file that holds but these
+            annotations, which needs edfio; without any, for one ``"EDGE no events"``.
+        **kwargs
+            As for :meth:`events`.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        ValueError
+            The name ends in none of these, or as for :meth:`events`.
+        ImportError
+            edfio is not installed.
+        """
+        path = Path(path).expanduser()
+        if path.suffix == ".csv":
+            text = self.events(**kwargs).round(6).to_csv(index=False)
+            return write_whole(path, text.encode())
+        annotations = self.to_annotations(**kwargs)
+        if path.suffix == ".fif":
+            with tempfile.TemporaryDirectory() as folder:
+                made = Path(folder) / "events-annot.fif"
+                annotations.save(made, verbose="error")
+                return write_whole(path, made.read_bytes())
+        if path.suffix == ".edf":
+            return write_whole(path, _as_edf(annotations))
+        raise ValueError(
+            "Expected the name of a file that ends in .csv, .fif or .edf, got "
+            f"'{path}'."
+        )
+
     def annotate(self, raw: mne.io.BaseRaw, *args: Any, **kwargs: Any) -> None:
         """Add events to a recording's own annotations.
 
@@ -436,6 +479,26 @@ class RecordingEmbeddings(_Results):
         """Say what was embedded, and what was left out."""
         size = self.embeddings.shape[1]
         return f"<RecordingEmbeddings of size {size}: {self._about()}>"
+
+
+def _as_edf(annotations: mne.Annotations) -> bytes:
+    """Make an EDF+ file of annotations alone."""
+    try:
+        import edfio
+    except ImportError as error:
+        raise ImportError(
+            "EDF+ files need edfio: pip install 'braindecode-biot[edf]'."
+        ) from error
+    marks = [
+        edfio.EdfAnnotation(float(mark["onset"]), float(mark["duration"]), text)
+        for mark in annotations
+        if (text := mark["description"])
+    ]
+    # An EDF+ file holds something; MNE takes what begins with EDGE for no event.
+    marks = marks or [edfio.EdfAnnotation(0.0, None, "EDGE no events")]
+    buffer = io.BytesIO()
+    edfio.Edf([], annotations=marks).write(buffer)
+    return buffer.getvalue()
 
 
 def _merged(

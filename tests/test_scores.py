@@ -1,6 +1,7 @@
 """From scores to events, annotations, tables and files."""
 
 import os
+import sys
 
 import mne
 import numpy as np
@@ -154,6 +155,40 @@ def test_a_table_and_its_file(tmp_path):
     read = pd.read_csv(path)
     assert read.columns.tolist() == ["start", "stop", "rest", "task"]
     np.testing.assert_allclose(read, found.to_dataframe(), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a-annot.fif", "a.edf"])
+def test_events_and_their_files(tmp_path, name):
+    found = scores([0, 1, 0, 0, 0.625])
+    path = found.save_events(tmp_path / "new" / name, threshold=0.6)
+    if name == "a.csv":
+        assert pd.read_csv(path).values.tolist() == [
+            [2, 2, "task", 1, 1], [8, 2, "task", 0.625, 0.625],
+        ]  # fmt: skip
+        return
+    read = mne.read_annotations(path)
+    np.testing.assert_allclose(read.onset, [2, 8])
+    np.testing.assert_allclose(read.duration, [2, 2])
+    assert set(read.description) == {"task"}
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a-annot.fif", "a.edf"])
+def test_there_may_be_no_events(tmp_path, name):
+    path = scores([0, 0]).save_events(tmp_path / name)
+    if name != "a.csv":
+        texts = mne.read_annotations(path).description
+        assert all(text.startswith("EDGE") for text in texts)
+
+
+def test_events_in_another_file(tmp_path):
+    with pytest.raises(ValueError, match=r"ends in .csv, .fif or .edf"):
+        scores([0, 1]).save_events(tmp_path / "a.txt")
+
+
+def test_without_edfio(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "edfio", None)
+    with pytest.raises(ImportError, match=r"braindecode-biot\[edf\]"):
+        scores([0, 1]).save_events(tmp_path / "a.edf")
 
 
 def test_a_regressor_has_predictions():
