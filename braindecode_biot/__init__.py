@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from braindecode_biot.datasets import load_absence
-    from braindecode_biot.estimators import BIOTClassifier
+    from braindecode_biot.embedding import BIOTEmbedding
+    from braindecode_biot.estimators import BIOTClassifier, BIOTRegressor
     from braindecode_biot.loading import load_weights
     from braindecode_biot.model import BIOT
     from braindecode_biot.montage import ToMontage, montage_report, to_montage
+    from braindecode_biot.persistence import load_estimator, save_estimator
     from braindecode_biot.published import PUBLISHED
     from braindecode_biot.recordings import embed_recording, score_recording
     from braindecode_biot.report import LoadReport
@@ -25,13 +27,17 @@ __all__ = [
     "BIOT",
     "PUBLISHED",
     "BIOTClassifier",
+    "BIOTEmbedding",
+    "BIOTRegressor",
     "CheckpointError",
     "LoadReport",
     "ToMontage",
     "embed_recording",
     "load_absence",
+    "load_estimator",
     "load_weights",
     "montage_report",
+    "save_estimator",
     "save_weights",
     "score_recording",
     "signal_params",
@@ -43,13 +49,17 @@ _MODULES = {
     "BIOT": "model",
     "PUBLISHED": "published",
     "BIOTClassifier": "estimators",
+    "BIOTEmbedding": "embedding",
+    "BIOTRegressor": "estimators",
     "CheckpointError": "weights",
     "LoadReport": "report",
     "ToMontage": "montage",
     "embed_recording": "recordings",
     "load_absence": "datasets",
+    "load_estimator": "persistence",
     "load_weights": "loading",
     "montage_report": "montage",
+    "save_estimator": "persistence",
     "save_weights": "saving",
     "score_recording": "recordings",
     "signal_params": "signal",

@@ -11,16 +11,15 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
-from skorch import NeuralNetClassifier
+from skorch import NeuralNet
 from skorch.callbacks import Callback
-from torch import nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
 
 from braindecode_biot.checkpoints import Source, read_checkpoint
 from braindecode_biot.configs import arguments_for
-from braindecode_biot.loading import load_weights
+from braindecode_biot.loading import load_checkpoint
 from braindecode_biot.model import BIOT
 from braindecode_biot.signal import SignalParams
 
@@ -71,6 +70,7 @@ def load_pretrained(source: Source | BIOT, arguments: dict[str, Any]) -> BIOT:
         As for :meth:`BIOT.from_checkpoint`.
     """
     names = None
+    scaling_given = "input_scaling" in arguments
     if isinstance(source, BIOT):
         told = made_with(source)
         names = told.pop("channel_names", None)
@@ -86,7 +86,14 @@ def load_pretrained(source: Source | BIOT, arguments: dict[str, Any]) -> BIOT:
     )
     set_default_hop(arguments, arguments["sfreq"])
     model = BIOT(**arguments)
-    load_weights(model, checkpoint, head=None, checkpoint_channels=names)
+    load_checkpoint(
+        model,
+        checkpoint,
+        head=None,
+        new_channels="mean",
+        checkpoint_channels=names,
+        scaling_given=scaling_given,
+    )
     return model
 
 
@@ -151,27 +158,22 @@ class Frozen(Callback):
             part.requires_grad_(moves)
 
 
-def fit_head(
-    net: NeuralNetClassifier,
-    windows: Any,
-    labels: NDArray[np.intp],
-    weights: NDArray[np.float64] | None,
-) -> None:
-    """Fit the head alone: a logistic regression on the embeddings, once computed.
+def fit_head(net: NeuralNet, embeddings: Tensor, labels: NDArray[Any]) -> None:
+    """Fit the head alone: a logistic or ridge regression on the embeddings.
 
     The head is linear, so that its best weights can be had at once, from embeddings
     without dropout; the penalty is scikit-learn's default on standardized features.
 
     Parameters
     ----------
-    net : skorch.NeuralNetClassifier
-        Initialized; its head is replaced, its history gets one row.
-    windows : Dataset
-        The windows.
-    labels : array of int, shape (n_windows,)
-        Encoded labels, of all classes.
-    weights : array of shape (n_classes,) | None
-        Weight of each class.
+    net : skorch.NeuralNet
+        Initialized; its head is replaced, its history gets one row. The weights of its
+        loss are those of the classes.
+    embeddings : Tensor, shape (n_windows, emb_size)
+        Of the windows.
+    labels : array of int, shape (n_windows,) or of float32, (n_windows, n_targets)
+        Encoded labels, of all classes; or standardised targets, for a ridge
+        regression.
 
     Raises
     ------
@@ -179,42 +181,42 @@ def fit_head(
         If a class has no window.
     """
     model: BIOT = net.module_
-    if len(np.unique(labels)) < model.n_outputs:
-        raise ValueError(
-            f"finetune='head' fits a logistic regression, for which windows of all "
-            f"{model.n_outputs} classes are needed, got {len(np.unique(labels))}."
-        )
     activation, linear = model.final_layer[0], cast(nn.Linear, model.final_layer[1])
-    model.eval()
     with torch.no_grad():
-        batches = [
-            activation(model(x.to(net.device), return_features=True)["features"]).cpu()
-            for x, _ in net.get_iterator(windows, training=False)
-        ]
-    features = torch.cat(batches).double()
+        features = activation(embeddings.to(net.device)).cpu().double().numpy()
     scaler = StandardScaler()
-    regression = LogisticRegression(max_iter=1000).fit(
-        scaler.fit_transform(features.numpy()),
-        labels,
-        None if weights is None else weights[labels],
-    )
+    standard = scaler.fit_transform(features)
+    regression: Any = Ridge()
+    if labels.ndim == 1:
+        regression = _logistic_regression(net, labels)
+    regression.fit(standard, labels)
     slopes, offset = regression.coef_ / scaler.scale_, regression.intercept_
     offset = offset - slopes @ scaler.mean_
-    if len(slopes) == 1:  # for two classes, the second's log odds
+    if len(slopes) < model.n_outputs:  # for two classes, the second's log odds
         slopes, offset = np.r_[-slopes, slopes] / 2, np.r_[-offset, offset] / 2
     with torch.no_grad():
         linear.weight.copy_(torch.as_tensor(slopes))
         linear.bias.copy_(torch.as_tensor(offset))
-    logits = features @ torch.as_tensor(slopes).T + torch.as_tensor(offset)
-    loss = cross_entropy(logits, torch.as_tensor(labels), reduction="none")
-    if weights is not None:
-        loss *= torch.as_tensor(weights[labels])
+        outputs = torch.as_tensor(features @ slopes.T + offset).float().to(net.device)
+        loss = net.criterion_(outputs, torch.as_tensor(labels, device=net.device))
     net.history.new_epoch()
     net.history.record("epoch", len(net.history))
-    net.history.record("train_loss", float(loss.mean()))
+    net.history.record("train_loss", float(loss))
 
 
-def add_low_rank(net: NeuralNetClassifier, rank: int) -> None:
+def _logistic_regression(net: NeuralNet, labels: NDArray[np.intp]) -> Any:
+    n_classes = net.module_.n_outputs
+    if len(np.unique(labels)) < n_classes:
+        raise ValueError(
+            f"finetune='head' fits a logistic regression, for which windows of all "
+            f"{n_classes} classes are needed, got {len(np.unique(labels))}."
+        )
+    weight = net.criterion_.weight
+    weights = None if weight is None else dict(enumerate(weight.tolist()))
+    return LogisticRegression(max_iter=1000, class_weight=weights)
+
+
+def add_low_rank(net: NeuralNet, rank: int) -> None:
     """Let the encoder's linear layers learn updates of low rank only.
 
     Low-rank adaptation (Hu et al. 2021, doi:10.48550/arXiv.2106.09685) by peft: each
@@ -223,7 +225,7 @@ def add_low_rank(net: NeuralNetClassifier, rank: int) -> None:
 
     Parameters
     ----------
-    net : skorch.NeuralNetClassifier
+    net : skorch.NeuralNet
         Initialized; its optimizer is made anew for what can move now.
     rank : int
         Rank of the updates.

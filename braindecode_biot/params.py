@@ -12,15 +12,33 @@ from skorch.callbacks import Callback
 
 from braindecode_biot.augmentation import RandomMissing
 
-__all__ = ["check_params"]
+__all__ = ["check_params", "check_training_params"]
 
 
 def check_params(estimator: Any) -> None:
+    """Refuse parameters of any estimator by which no windows can be read.
+
+    Parameters
+    ----------
+    estimator : BIOTClassifier, BIOTRegressor or BIOTEmbedding
+        With its parameters as attributes.
+
+    Raises
+    ------
+    ValueError
+        A parameter has none of its values.
+    """
+    _check_count(estimator, "batch_size")
+    if estimator.missing not in ("raise", "mask"):
+        raise ValueError(f"missing is 'raise' or 'mask', got {estimator.missing!r}.")
+
+
+def check_training_params(estimator: Any) -> None:
     """Refuse parameters that make no fit.
 
     Parameters
     ----------
-    estimator : BIOTClassifier
+    estimator : BIOTClassifier or BIOTRegressor
         With its parameters as attributes.
 
     Raises
@@ -28,12 +46,10 @@ def check_params(estimator: Any) -> None:
     ValueError, TypeError
         A parameter has none of its values, or contradicts another.
     """
-    for name in ("max_epochs", "batch_size", "patience", "lora_rank"):
-        value = getattr(estimator, name)
-        if name == "patience" and value is None:
-            continue
-        if not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name} must be a whole number ≥ 1, got {value!r}.")
+    check_params(estimator)
+    for name in ("max_epochs", "patience", "lora_rank"):
+        if name != "patience" or estimator.patience is not None:
+            _check_count(estimator, name)
     fraction = estimator.validation_fraction
     if not isinstance(fraction, Real) or not 0 <= float(fraction) < 1:
         raise ValueError(
@@ -43,8 +59,6 @@ def check_params(estimator: Any) -> None:
         raise ValueError(
             f"lr_schedule is 'cosine' or None, got {estimator.lr_schedule!r}."
         )
-    if estimator.missing not in ("raise", "mask"):
-        raise ValueError(f"missing is 'raise' or 'mask', got {estimator.missing!r}.")
     share = estimator.augment_missing
     if not isinstance(share, RandomMissing) and not (
         isinstance(share, Real) and 0 <= float(share) <= 1
@@ -69,6 +83,12 @@ def check_params(estimator: Any) -> None:
             "monitor is 'valid_loss' or one of sklearn.metrics.get_scorer_names(), "
             f"got {estimator.monitor!r}."
         )
+
+
+def _check_count(estimator: Any, name: str) -> None:
+    value = getattr(estimator, name)
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} must be a whole number ≥ 1, got {value!r}.")
 
 
 def _check_finetuning(estimator: Any) -> None:

@@ -1,14 +1,16 @@
 """How BIOT is trained: a skorch net made for given windows.
 
 Owns the validation split, the net's parts (data, loss, optimizer, schedule, stopping,
-progress) and the seeding of a fit. Must not know labels as users write them (classes
-arrive as 0, 1, ...), nor scikit-learn's contract, which is ``estimators``'s.
+progress), the seeding of a fit, and how a net embeds windows. Must not know labels as
+users write them (classes arrive as 0, 1, ..., continuous targets standardised), nor
+scikit-learn's contract, which is ``fitting``'s.
 """
 
 import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import RLock
 from typing import Any, Self
 
@@ -19,10 +21,10 @@ from braindecode.augmentation import AugmentedDataLoader, Transform
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
 from sklearn.utils.validation import column_or_1d
-from skorch import NeuralNetClassifier
+from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import Callback, EarlyStopping, EpochScoring, LRScheduler
 from skorch.helper import predefined_split
-from skorch.utils import noop
+from skorch.utils import noop, to_numpy
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import Dataset
@@ -32,18 +34,65 @@ from braindecode_biot.model import BIOT
 from braindecode_biot.signal import SignalParams
 from braindecode_biot.windows import Windows, check_finite, check_some_left
 
-__all__ = ["LabelledWindows", "make_net", "pick_device", "run", "seeded", "split"]
+__all__ = [
+    "CrossEntropy",
+    "LabelledWindows",
+    "TargetScale",
+    "embed_windows",
+    "make_embedder",
+    "make_net",
+    "pick_device",
+    "run",
+    "seeded",
+    "split",
+]
 
 
-class LabelledWindows(Dataset[tuple[NDArray[np.float32], int]]):
+@dataclass(frozen=True, eq=False)
+class TargetScale:
+    """What standardises continuous targets, and brings them back to their unit.
+
+    Attributes
+    ----------
+    mean, scale : numpy.ndarray of shape (n_targets,) or ()
+        In the targets' unit. Without an axis for targets that have none.
+    """
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, targets: NDArray[Any]) -> Self:
+        """Measure targets of shape (n_windows, n_targets) or (n_windows,)."""
+        scale = np.asarray(targets.std(axis=0), float)
+        # What never varies stays as it is, but for rounding errors.
+        mean = np.asarray(targets.mean(axis=0), float)
+        constant = scale <= 10 * np.finfo(float).eps * np.abs(mean)
+        return cls(mean, np.where(constant, 1.0, scale))
+
+    def standardize(self, targets: NDArray[Any]) -> NDArray[np.float32]:
+        """Return them as a net learns them, shape (n_windows, n_targets)."""
+        standard = (targets - self.mean) / self.scale
+        return np.asarray(standard.reshape(len(targets), -1), np.float32)
+
+    def __call__(self, outputs: Any) -> NDArray[np.float64]:
+        """Bring a net's outputs or what it learns from back to the unit."""
+        values = to_numpy(outputs).astype(float).reshape(-1, *self.mean.shape)
+        restored: NDArray[np.float64] = values * self.scale + self.mean
+        return restored
+
+
+class LabelledWindows(Dataset[tuple[NDArray[np.float32], Any]]):
     """Windows and encoded labels, as a torch data set.
 
     Parameters
     ----------
     windows : Windows
         In memory, or read one by one.
-    labels : array of int, shape (n_windows,) | None
-        Encoded labels; None gives 0 throughout, where only windows matter.
+    labels : array of int, shape (n_windows,) or of float32, (n_windows, n_targets) | \
+None
+        Encoded labels, or standardised targets; None gives 0 throughout, where only
+        windows matter.
     order : array of int, shape (n_chans,) | None
         What brings the channels in the model's order.
 
@@ -55,7 +104,7 @@ class LabelledWindows(Dataset[tuple[NDArray[np.float32], int]]):
     def __init__(
         self,
         windows: Windows,
-        labels: NDArray[np.intp] | None = None,
+        labels: NDArray[Any] | None = None,
         order: NDArray[np.intp] | None = None,
     ) -> None:
         self.windows = windows.data
@@ -102,8 +151,8 @@ class LabelledWindows(Dataset[tuple[NDArray[np.float32], int]]):
         """Return the number of windows."""
         return len(self.windows)
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], int]:
-        """Return a window, shape (n_chans, n_times), and its label."""
+    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], Any]:
+        """Return a window, shape (n_chans, n_times), and its label or targets."""
         window = self.windows[index]
         if self._model is not None:
             self._check(self._model, window[None], f"Window {index}")
@@ -111,7 +160,8 @@ class LabelledWindows(Dataset[tuple[NDArray[np.float32], int]]):
             window = window[self.order]
         # torch takes neither negative strides nor, without a warning, read-only memory.
         window = np.require(window, requirements=["C", "W"])
-        return window, int(self.labels[index])
+        label = self.labels[index]
+        return window, label if self.labels.ndim > 1 else int(label)
 
 
 def split(
@@ -122,7 +172,7 @@ def split(
     Parameters
     ----------
     labels : array of int, shape (n_windows,)
-        Encoded labels.
+        Encoded labels; all of one class where there are none to tell apart.
     groups : array of shape (n_windows,) | None
         What each window belongs to; no group comes to both sides.
     fraction : float
@@ -166,7 +216,7 @@ def split(
                 f"{n} windows of {len(counts)} classes, {counts.min()} of the rarest, "
                 f"are too few to keep {n_valid} for validation with every class on "
                 "both sides: training on all of them, to the last epoch.",
-                stacklevel=3,
+                stacklevel=4,
             )
         return list(range(n)), []
     splitter = StratifiedShuffleSplit(1, test_size=n_valid, random_state=seed)
@@ -195,8 +245,8 @@ def _split_groups(
     if not folds:
         raise ValueError(
             f"The windows are of {n_groups} groups, none of which can be kept for "
-            "validation while every class stays in training. Pass more groups of each "
-            "class, or validation_fraction=0."
+            "validation while enough stays for training, of every class if there are "
+            "classes. Pass more groups, or validation_fraction=0."
         )
     train, valid = max(folds, key=lambda fold: n_classes(fold[1]))
     if n_classes(valid) < n_classes(...):
@@ -204,7 +254,7 @@ def _split_groups(
             f"The groups kept for validation hold {n_classes(valid)} of "
             f"{n_classes(...)} classes: the best epoch is chosen by these alone. "
             "Groups that hold every class, or validation_fraction=0, avoid that.",
-            stacklevel=4,
+            stacklevel=5,
         )
     return train.tolist(), valid.tolist()
 
@@ -214,7 +264,8 @@ def make_net(
     valid: Dataset[Any] | None = None,
     *,
     module_params: dict[str, Any],
-    class_weight: NDArray[np.float64] | None,
+    criterion: torch.nn.Module,
+    target_scale: TargetScale | None = None,
     max_epochs: int,
     batch_size: int,
     lr: float,
@@ -228,7 +279,7 @@ def make_net(
     augmentation: Transform | None = None,
     param_groups: Sequence[tuple[str, dict[str, float]]] = (),
     freeze_epochs: int = 0,
-) -> NeuralNetClassifier:
+) -> NeuralNet:
     """Make an untrained skorch net of BIOT for these windows.
 
     Parameters
@@ -239,8 +290,11 @@ def make_net(
         Validation windows; with them the weights of the best epoch are restored.
     module_params : dict
         Arguments of BIOT beside the signal's.
-    class_weight : array of shape (n_outputs,) | None
-        Weight of each class in the loss.
+    criterion : torch.nn.Module
+        The loss, of the outputs and the labels.
+    target_scale : TargetScale | None
+        For regression: what brings the outputs to the targets' unit, in which scores
+        are computed. None is classification.
     max_epochs, batch_size, lr, lr_schedule, weight_decay, monitor, patience, device, \
 verbose, callbacks
         As for :class:`~braindecode_biot.BIOTClassifier`.
@@ -253,14 +307,24 @@ verbose, callbacks
 
     Returns
     -------
-    skorch.NeuralNetClassifier
+    skorch.NeuralNetClassifier or skorch.NeuralNetRegressor
         Initialized, and silent unless ``verbose``.
     """
     parts: list[Any] = []
+    kind: tuple[Any, dict[str, Any]]
+    if target_scale is None:
+        kind = NeuralNetClassifier, {"classes": np.arange(signal["n_outputs"])}
+    else:
+        kind = NeuralNetRegressor, {"predict_nonlinearity": target_scale}
     if lr_schedule == "cosine":
         parts.append(LRScheduler(CosineAnnealingLR, T_max=max_epochs))
     if valid is not None and monitor != "valid_loss":
-        scoring = MonitorScoring(monitor, lower_is_better=False, name=monitor)
+        scoring = MonitorScoring(
+            monitor,
+            lower_is_better=False,
+            name=monitor,
+            target_extractor=target_scale or to_numpy,
+        )
         parts.append((f"valid_{monitor}", scoring))
     if verbose == 1:
         parts.append(EpochBar())
@@ -276,39 +340,88 @@ verbose, callbacks
             sink=print if verbose > 1 else noop,
         )
         parts.append(stopping)
-    weight = None if class_weight is None else torch.as_tensor(class_weight).float()
     loader = {}
     if augmentation is not None:
         loader["iterator_train"] = AugmentedDataLoader
         loader["iterator_train__transforms"] = augmentation
-    net = NeuralNetClassifier(
+    net_class, kind_params = kind
+    net: NeuralNet = net_class(
         BIOT,
-        criterion=CrossEntropy,
-        criterion__weight=weight,
+        criterion=criterion,
         optimizer=torch.optim.AdamW,
         optimizer__weight_decay=weight_decay,
         optimizer__param_groups=list(param_groups),
         lr=lr,
         max_epochs=max_epochs,
         batch_size=int(batch_size),  # torch refuses NumPy's integers
-        classes=np.arange(signal["n_outputs"]),
         iterator_train__shuffle=True,
         train_split=None if valid is None else predefined_split(valid),
         callbacks=parts,
         device=device,
         verbose=int(verbose > 1),
+        **kind_params,
         **loader,
         **{f"module__{key}": value for key, value in (module_params | signal).items()},
     )
     return net.initialize()
 
 
-def run(net: NeuralNetClassifier, windows: Dataset[Any]) -> None:
+def make_embedder(model: BIOT, batch_size: int, device: str) -> NeuralNet:
+    """Make a skorch net of a model that is not to be trained.
+
+    Parameters
+    ----------
+    model : BIOT
+        The model.
+    batch_size, device
+        As for :class:`~braindecode_biot.BIOTClassifier`.
+
+    Returns
+    -------
+    skorch.NeuralNet
+        Initialized, for :func:`embed_windows`.
+    """
+    net = NeuralNet(
+        model,
+        criterion=torch.nn.MSELoss,  # skorch wants one
+        batch_size=int(batch_size),
+        device=device,
+        train_split=None,
+        verbose=0,
+    )
+    return net.initialize()
+
+
+def embed_windows(net: NeuralNet, windows: Dataset[Any]) -> torch.Tensor:
+    """Embed windows by a net's model, without dropout.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Initialized.
+    windows : Dataset
+        The windows.
+
+    Returns
+    -------
+    torch.Tensor, shape (n_windows, emb_size)
+        The embeddings, on the CPU.
+    """
+    net.module_.eval()
+    with torch.no_grad():
+        batches = [
+            net.infer(x, return_features=True)["features"].cpu()
+            for x, _ in net.get_iterator(windows, training=False)
+        ]
+    return torch.cat(batches)
+
+
+def run(net: NeuralNet, windows: Dataset[Any]) -> None:
     """Train a net on labelled windows, for its ``max_epochs`` or until it stops.
 
     Parameters
     ----------
-    net : skorch.NeuralNetClassifier
+    net : skorch.NeuralNet
         As :func:`make_net` makes it; it keeps no windows.
     windows : Dataset
         Training windows and encoded labels.
@@ -345,7 +458,15 @@ class CrossEntropy(torch.nn.CrossEntropyLoss):
     torch divides by the weights in the batch. They would then cancel in a batch of
     one class, give NaN where they are all zero, and let the loss on the validation
     windows depend on the batch size.
+
+    Parameters
+    ----------
+    weights : array of shape (n_classes,) | None
+        Weight of each class; None weighs all alike.
     """
+
+    def __init__(self, weights: NDArray[np.float64] | None = None) -> None:
+        super().__init__(None if weights is None else torch.as_tensor(weights).float())
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the mean over windows of weight times cross-entropy."""
@@ -392,8 +513,8 @@ class BestEpoch(EarlyStopping):
                 + (
                     f"Training diverged at lr={net.lr}: use a smaller lr."
                     if self.monitor == "valid_loss"
-                    else "They hold too few classes for it: use monitor='valid_loss', "
-                    "or groups that each hold every class."
+                    else "They hold too few windows or classes for it: use "
+                    "monitor='valid_loss', or groups that each hold every class."
                 )
             )
         if len(net.history) > self.after:
