@@ -154,6 +154,12 @@ class BIOTEmbedding(
         """Embed windows: :meth:`embed` under scikit-learn's name for it."""
         return self.embed(X)
 
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that embeddings are float32."""
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
     @property
     def _n_features_out(self) -> int:
         return int(self.model_.emb_size)

@@ -449,7 +449,8 @@ class BIOTRegressor(RegressorMixin, TrainedEstimator):
 
     def predict(self, X: Any) -> NDArray[np.float64]:
         """Return targets in their unit, of the shape of those fitted on."""
-        return self._target_scale(self._outputs(self._open(X)))
+        outputs = self._outputs(self._open(X))
+        return self._target_scale(outputs)
 
     def score(
         self, X: Any, y: ArrayLike | None = None, sample_weight: Any = None

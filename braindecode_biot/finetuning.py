@@ -190,7 +190,9 @@ def fit_head(net: NeuralNet, embeddings: Tensor, labels: NDArray[Any]) -> None:
     if labels.ndim == 1:
         regression = _logistic_regression(net, labels)
     regression.fit(standard, labels)
-    slopes, offset = regression.coef_ / scaler.scale_, regression.intercept_
+    # For a single target scikit-learn drops the axis.
+    slopes = np.atleast_2d(regression.coef_) / scaler.scale_
+    offset = np.atleast_1d(regression.intercept_)
     offset = offset - slopes @ scaler.mean_
     if len(slopes) < model.n_outputs:  # for two classes, the second's log odds
         slopes, offset = np.r_[-slopes, slopes] / 2, np.r_[-offset, offset] / 2

@@ -7,6 +7,7 @@ what an estimator does with windows.
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -122,7 +123,7 @@ def save_estimator(estimator: WindowsEstimator, folder: str | os.PathLike[str]) 
         )
     estimator.model_.save_pretrained(folder)
     # Last, for it vouches for the weights.
-    content["weights"] = {"file": WEIGHTS_FILE, "sha256": _digest(folder)}
+    content["weights_sha256"] = _digest(folder)
     text = json.dumps(content, indent=2, allow_nan=False)
     write_whole(folder / ESTIMATOR_FILE, text.encode())
     return folder
@@ -155,7 +156,7 @@ def load_estimator(folder: str | os.PathLike[str], *, device: str | None = None)
     """
     folder = Path(folder).expanduser()
     content = _read(folder)
-    if _digest(folder) != content["weights"]["sha256"]:
+    if _digest(folder) != content["weights_sha256"]:
         raise CheckpointError(
             f"'{folder / WEIGHTS_FILE}' is not the file that {ESTIMATOR_FILE} was "
             "written for: saving was interrupted, or one of them was replaced. Save "
@@ -203,7 +204,8 @@ def _read(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"'{file}' holds a {told[1]!r}, expected one of {list(_CLASSES)}."
         )
-    if missing := {"params", "signal", "microvolts", "learned", "weights"} - {*content}:
+    parts = {"params", "signal", "microvolts", "learned", "weights_sha256"}
+    if missing := parts - content.keys():
         raise CheckpointError(
             f"'{file}' lacks {sorted(missing)}. Save the estimator again."
         )
@@ -241,7 +243,9 @@ def _encode(value: Any) -> Any:
         return [_encode(item) for item in value]
     if isinstance(value, Mapping):
         return {"items": [[_encode(key), _encode(each)] for key, each in value.items()]}
-    if value is None or isinstance(value, str | bool | int | float):
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
         return value
     raise TypeError(f"{type(value).__name__} is nothing that JSON holds")
 
@@ -258,10 +262,10 @@ def _encode_array(array: NDArray[Any], name: str) -> dict[str, Any]:
     kind = array.dtype.kind
     if kind == "O" and all(isinstance(value, str) for value in values):
         return {"dtype": "object", "values": values}
-    if kind not in "Uiufb":
+    if kind not in "Uiufb" or (kind == "f" and not np.isfinite(array).all()):
         raise TypeError(
-            f"{name} of dtype {array.dtype} cannot be saved, expected strings, numbers "
-            "or booleans. Fit on such labels."
+            f"{name} of dtype {array.dtype} cannot be saved, expected strings, finite "
+            "numbers or booleans. Fit on such labels."
         )
     return {"dtype": array.dtype.str, "values": values}
 

@@ -1,6 +1,7 @@
 """The host's contract, over every public model and estimator.
 
-A class that is added to ``MODELS`` or ``ESTIMATORS`` must hold all of it.
+A class that is added to ``MODELS``, ``ESTIMATORS`` or ``EMBEDDERS`` must hold all of
+it: estimators learn from windows, embedders only hold a model for them.
 """
 
 import copy
@@ -22,13 +23,15 @@ from braindecode.models.base import EEGModuleMixin
 from braindecode.preprocessing import create_windows_from_events
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from torch import nn
 
 import braindecode_biot
-from braindecode_biot import BIOT, BIOTClassifier
+from braindecode_biot import BIOT, BIOTClassifier, BIOTEmbedding, BIOTRegressor
 
 pytestmark = [
     # The host's own, at `from_config`.
@@ -36,12 +39,14 @@ pytestmark = [
 ]
 
 MODELS = [BIOT]
-ESTIMATORS = [BIOTClassifier]
+ESTIMATORS = [BIOTClassifier, BIOTRegressor]
+EMBEDDERS = [BIOTEmbedding]
 SMALL = dict(emb_size=16, n_layers=1, hop_length=20)
 SIGNAL = dict(n_outputs=2, n_chans=3, n_times=80, sfreq=40)
 
 over_models = pytest.mark.parametrize("cls", MODELS)
 over_estimators = pytest.mark.parametrize("cls", ESTIMATORS)
+over_all = pytest.mark.parametrize("cls", ESTIMATORS + EMBEDDERS)
 
 
 def make(cls, **params):
@@ -50,11 +55,17 @@ def make(cls, **params):
 
 
 def make_estimator(cls, **params):
+    training = {} if cls in EMBEDDERS else {"max_epochs": 1}
     return cls(
-        max_epochs=1,
         random_state=0,
+        **training,
         **{f"module__{k}": v for k, v in (SMALL | params).items()},
     )
+
+
+def answer(fitted, X):
+    """Say what an estimator is for: its predictions, or its embeddings."""
+    return fitted.predict(X) if hasattr(fitted, "predict") else fitted.transform(X)
 
 
 def windows(batch=4, n_chans=3, n_times=80):
@@ -82,9 +93,17 @@ def test_tables_are_complete():
     assert {c for c in classes if issubclass(c, EEGModuleMixin)} == set(MODELS)
     estimators = {c for c in classes if issubclass(c, BaseEstimator)}
     assert {c for c in estimators if hasattr(c, "predict")} == set(ESTIMATORS)
+    assert {c for c in estimators if hasattr(c, "embed")} == {*ESTIMATORS, *EMBEDDERS}
 
 
-@pytest.mark.parametrize("cls", MODELS + ESTIMATORS)
+def test_estimators_share_their_defaults():
+    defaults = {}
+    for cls in ESTIMATORS + EMBEDDERS:
+        for name, value in make_estimator(cls).get_params().items():
+            assert defaults.setdefault(name, value) == value, (cls, name)
+
+
+@pytest.mark.parametrize("cls", MODELS + ESTIMATORS + EMBEDDERS)
 def test_docstring_has_all_parameters(cls):
     documented = {
         name.strip("* ")
@@ -223,7 +242,7 @@ class TestConfig:
 def test_import_without_huggingface_hub():
     code = "import sys; sys.modules['huggingface_hub'] = None\n" + "\n".join(
         f"from braindecode_biot import {cls.__name__}\n{cls.__name__}.__doc__"
-        for cls in MODELS + ESTIMATORS
+        for cls in MODELS + ESTIMATORS + EMBEDDERS
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
@@ -379,54 +398,175 @@ class TestInsideTheHost:
 # -- estimators --------------------------------------------------------------------
 
 
-@over_estimators
+@pytest.fixture(scope="module")
+def y(epochs):
+    return epochs.events[:, 2]
+
+
+@over_all
+@pytest.mark.filterwarnings("ignore:Without pretrained=")
 class TestEstimatorsInheritNoFailing:
     """What fails in the host's own estimator, in the order of its list."""
 
-    def test_volts_and_microvolts(self, cls, epochs, microvolts):
-        fitted = make_estimator(cls).fit(epochs)
-        expected = fitted.predict(epochs)
-        assert_array_equal(fitted.predict(microvolts), expected)
-        assert_array_equal(fitted.predict(microvolts * 1e-6), expected)
+    def test_volts_and_microvolts(self, cls, epochs, microvolts, y):
+        fitted = make_estimator(cls).fit(epochs, y)
+        expected = answer(fitted, epochs)
+        assert_allclose(answer(fitted, microvolts), expected, atol=1e-6)
+        assert_allclose(answer(fitted, microvolts * 1e-6), expected, atol=1e-4)
 
-    def test_stim_and_bad_channels_stay_out(self, cls, epochs):
-        fitted = make_estimator(cls).fit(epochs)
+    def test_stim_and_bad_channels_stay_out(self, cls, epochs, y):
+        fitted = make_estimator(cls).fit(epochs, y)
         names = [ch["ch_name"] for ch in fitted.signal_["chs_info"]]
         assert names == ["C3", "C4", "Pz"]
-        asked = clone(fitted).set_params(exclude=()).fit(epochs)
+        asked = clone(fitted).set_params(exclude=()).fit(epochs, y)
         assert [ch["ch_name"] for ch in asked.signal_["chs_info"]] == [*names, "Fz"]
 
-    def test_batch_larger_than_the_training_set(self, cls, epochs):
-        fitted = make_estimator(cls).set_params(batch_size=512).fit(epochs)
+    def test_cross_val_score_on_epochs(self, cls, epochs, y):
+        estimator = make_estimator(cls)
+        if cls in EMBEDDERS:
+            estimator = make_pipeline(estimator, LogisticRegression())
+        scores = cross_val_score(estimator, epochs, y, cv=2, error_score="raise")
+        assert np.isfinite(scores).all()
+        assert scores.shape == (2,)
+
+    def test_refit_on_another_channel_count(self, cls, epochs, y):
+        fitted = make_estimator(cls).fit(epochs, y)
+        fitted.fit(epochs.copy().pick(["C3", "Pz"]), y)
+        assert fitted.n_features_in_ == fitted.model_.n_chans == 2
+        with pytest.raises(ValueError, match=r"unexpected \['C4'\]"):
+            answer(fitted, epochs)
+
+    def test_windows_dataset(self, cls, dataset):
+        assert len(answer(make_estimator(cls).fit(dataset), dataset)) == 24
+
+
+@over_estimators
+class TestTraining:
+    def test_batch_larger_than_the_training_set(self, cls, epochs, y):
+        fitted = make_estimator(cls).set_params(batch_size=512).fit(epochs, y)
         assert fitted.history_[0]["train_batch_count"] == 1
-        still = clone(fitted).set_params(lr=0.0).fit(epochs)
-        pairs = zip(
-            fitted.net_.module_.parameters(),
-            still.net_.module_.parameters(),
-            strict=True,
-        )
+        still = clone(fitted).set_params(lr=0.0).fit(epochs, y)
+        pairs = zip(fitted.model_.parameters(), still.model_.parameters(), strict=True)
         assert all(not torch.equal(trained, untrained) for trained, untrained in pairs)
 
     @pytest.mark.parametrize("classes", [[1, 2], ["rest", "task"]], ids=str)
-    def test_labels(self, cls, epochs, classes):
-        labels = np.asarray(classes)[epochs.events[:, 2] - 1]
+    def test_labels(self, cls, epochs, classes, y):
+        if cls is BIOTRegressor:
+            classes = [1.5, 200.0]
+        labels = np.asarray(classes)[y - 1]
         fitted = make_estimator(cls).fit(epochs, labels)
-        assert_array_equal(fitted.classes_, classes)
-        assert set(fitted.predict(epochs)) <= set(classes)
+        predicted = fitted.predict(epochs)
+        if cls is BIOTRegressor:
+            assert_allclose(fitted.target_mean_, 100.75)
+            assert predicted.dtype == float
+        else:
+            assert_array_equal(fitted.classes_, classes)
+            assert set(predicted) <= set(classes)
 
-    def test_cross_val_score_on_epochs(self, cls, epochs):
-        y = epochs.events[:, 2]
-        scores = cross_val_score(
-            make_estimator(cls), epochs, y, cv=2, error_score="raise"
-        )
-        assert scores.shape == (2,)
 
-    def test_refit_on_another_channel_count(self, cls, epochs):
-        fitted = make_estimator(cls).fit(epochs)
-        fitted.fit(epochs.copy().pick(["C3", "Pz"]))
-        assert fitted.n_features_in_ == fitted.net_.module_.n_chans == 2
-        with pytest.raises(ValueError, match=r"unexpected \['C4'\]"):
-            fitted.predict(epochs)
+@over_all
+@pytest.mark.filterwarnings("ignore:Without pretrained=")
+class TestEveryEstimator:
+    """What holds for whatever is fitted to windows."""
 
-    def test_windows_dataset(self, cls, dataset):
-        assert len(make_estimator(cls).fit(dataset).predict(dataset)) == 24
+    @pytest.fixture
+    def fitted(self, cls, epochs, y):
+        return make_estimator(cls).fit(epochs, y)
+
+    def test_fitted_attributes(self, cls, fitted):
+        assert isinstance(fitted.model_, BIOT)
+        assert fitted.model_ is fitted.net_.module_
+        assert not fitted.model_.training
+        assert fitted.n_features_in_ == fitted.signal_["n_chans"] == 3
+        assert fitted.microvolts_
+
+    def test_embed(self, cls, fitted, epochs, microvolts):
+        embeddings = fitted.embed(epochs)
+        assert embeddings.dtype == np.float32
+        X = torch.as_tensor(microvolts).float()
+        with torch.no_grad():
+            expected = fitted.model_(X, return_features=True)["features"]
+        assert_allclose(embeddings, expected, atol=1e-5)
+        for repeated in (fitted.embed([epochs[:5], epochs[5:]]), fitted.embed(epochs)):
+            assert_array_equal(repeated, embeddings)
+
+    @pytest.mark.parametrize("batch_size", [1, 7])
+    def test_batch_size_does_not_matter(self, cls, fitted, epochs, batch_size):
+        expected = answer(fitted, epochs)
+        fitted.net_.set_params(batch_size=batch_size)
+        assert_allclose(answer(fitted, epochs), expected, atol=1e-5)
+        assert_allclose(answer(fitted, epochs[3]), expected[[3]], atol=1e-5)
+
+    def test_channels_are_reordered_by_name(self, cls, fitted, epochs):
+        turned = epochs.copy().reorder_channels(["Pz", "STI", "C4", "Fz", "C3"])
+        assert_array_equal(answer(fitted, turned), answer(fitted, epochs))
+        assert_array_equal(fitted.embed(turned), fitted.embed(epochs))
+
+    @pytest.mark.parametrize(
+        ("change", "match"),
+        [
+            (lambda e: e.resample(80, verbose="error"), "80 Hz instead of 40 Hz"),
+            (lambda e: e.drop_channels(["C4"]), r"missing \['C4'\]"),
+            (lambda e: e.crop(0, 1), "windows of 41 samples"),
+        ],
+    )
+    def test_misfits(self, cls, fitted, epochs, change, match):
+        for method in (answer, cls.embed):
+            with pytest.raises(ValueError, match=match):
+                method(fitted, change(epochs.copy()))
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_nan_and_inf(self, cls, fitted, epochs, y, bad):
+        holed = epochs.copy()
+        holed._data[3:5, 1, 7] = bad
+        for call in (answer, cls.embed, lambda e, X: clone(e).fit(X, y)):
+            with pytest.raises(ValueError, match=r"2 of 24 windows.*\(C4\)"):
+                call(fitted, holed)
+
+    def test_missing_channels_are_masked(self, cls, epochs, y):
+        fitted = make_estimator(cls).set_params(missing="mask").fit(epochs, y)
+        holed = epochs.copy().pick(["C3", "C4", "Pz"])
+        holed._data[:, 1] = np.nan
+        without = epochs.copy().drop_channels("C4")
+        assert_allclose(fitted.embed(without), fitted.embed(holed), atol=1e-6)
+        assert fitted.__sklearn_tags__().input_tags.allow_nan
+
+    def test_outputs_that_are_not_finite(self, cls, fitted, epochs):
+        with torch.no_grad():
+            fitted.model_.tokens.projection.weight.fill_(torch.inf)
+        with pytest.raises(ValueError, match="outputs are not finite for windows"):
+            fitted.embed(epochs)
+
+    def test_pickle_and_deepcopy(self, cls, fitted, epochs):
+        for again in (pickle.loads(pickle.dumps(fitted)), copy.deepcopy(fitted)):
+            assert_array_equal(answer(again, epochs), answer(fitted, epochs))
+            assert again.model_ is again.net_.module_
+
+    def test_clone_and_params(self, cls, fitted):
+        assert clone(fitted).get_params() == fitted.get_params()
+        assert fitted.set_params(module__emb_size=24) is fitted
+        assert clone(fitted).get_params()["module__emb_size"] == 24
+        with pytest.raises(TypeError, match=f"{cls.__name__} has no argument 'other'"):
+            cls(other=1)
+
+    def test_repeatable(self, cls, fitted, epochs, y):
+        before = torch.get_rng_state()
+        again = clone(fitted).fit(epochs, y)
+        assert_array_equal(answer(again, epochs), answer(fitted, epochs))
+        other = clone(fitted).set_params(random_state=1).fit(epochs, y)
+        assert (other.embed(epochs) != fitted.embed(epochs)).any()
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_not_fitted(self, cls, epochs):
+        for call in (answer, cls.embed, lambda e, X: e.model_):
+            with pytest.raises(NotFittedError, match="not fitted yet"):
+                call(make_estimator(cls), epochs)
+
+    def test_bad_parameters(self, cls, epochs, y):
+        for params, match in [
+            (dict(batch_size=0), "batch_size must be a whole number ≥ 1, got 0"),
+            (dict(missing="drop"), "missing is 'raise' or 'mask', got 'drop'"),
+            (dict(device="x"), "device='x' cannot be used here"),
+        ]:
+            with pytest.raises(ValueError, match=match):
+                make_estimator(cls).set_params(**params).fit(epochs, y)

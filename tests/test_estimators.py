@@ -31,7 +31,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks as sk
 from skorch.callbacks import Callback
 
-from braindecode_biot import BIOT, BIOTClassifier
+from braindecode_biot import BIOT, BIOTClassifier, BIOTEmbedding, BIOTRegressor
 from braindecode_biot.training import split
 
 TINY = dict(max_epochs=2, module__emb_size=16, module__n_layers=1, random_state=0)
@@ -115,7 +115,7 @@ class Interrupt(Callback):
 # -- scikit-learn's own checks -----------------------------------------------------
 
 
-class Tabular(BIOTClassifier):
+class Tabular:
     """Rows of features, as scikit-learn's checks make them, taken for windows.
 
     A feature x becomes a channel of the two samples (x, 1), of which the magnitude
@@ -134,8 +134,21 @@ class Tabular(BIOTClassifier):
         return tags
 
 
+class TabularClassifier(Tabular, BIOTClassifier):
+    pass
+
+
+class TabularRegressor(Tabular, BIOTRegressor):
+    pass
+
+
+class TabularEmbedding(Tabular, BIOTEmbedding):
+    pass
+
+
 _VAR_KEYWORD = "takes **module_params for a parameter of that name"
 _WORDING = "wants scikit-learn's wording, of features where ours is of channels: "
+_NO_SPARSE = "no sparse matrix holds three-dimensional windows"
 EXCLUDED = {
     "check_no_attributes_set_in_init": _VAR_KEYWORD,
     "check_do_not_raise_errors_in_init_or_set_params": _VAR_KEYWORD,
@@ -144,27 +157,28 @@ EXCLUDED = {
     "check_fit2d_predict1d": _WORDING + "Reshape your data",
     "check_complex_data": "wants a ValueError for a wrong dtype, ours is a TypeError",
     "check_dtype_object": "wants numbers in arrays of objects converted",
-    "check_estimator_sparse_tag": "no sparse matrix holds three-dimensional windows",
-    "check_estimator_sparse_array": "no sparse matrix holds three-dimensional windows",
-    "check_estimator_sparse_matrix": "no sparse matrix holds three-dimensional windows",
+    "check_estimator_sparse_tag": _NO_SPARSE,
+    "check_estimator_sparse_array": _NO_SPARSE,
+    "check_estimator_sparse_matrix": _NO_SPARSE,
 }
+_SETTINGS = dict(
+    sfreq=2,
+    batch_size=64,
+    random_state=0,
+    module__emb_size=16,
+    module__n_layers=1,
+    module__input_scaling=None,
+    module__drop_prob=0.0,
+    module__att_layer_drop_prob=0.0,
+)
 
 
 # Excluded checks are strict: one that passes must leave the table.
 @sk.parametrize_with_checks(
     [
-        Tabular(
-            sfreq=2,
-            max_epochs=10,
-            batch_size=64,
-            lr=5e-2,
-            random_state=0,
-            module__emb_size=16,
-            module__n_layers=1,
-            module__input_scaling=None,
-            module__drop_prob=0.0,
-            module__att_layer_drop_prob=0.0,
-        )
+        TabularClassifier(max_epochs=10, lr=5e-2, **_SETTINGS),
+        TabularRegressor(max_epochs=10, lr=5e-2, **_SETTINGS),
+        TabularEmbedding(**_SETTINGS),
     ],
     expected_failed_checks=lambda _: EXCLUDED,
 )
@@ -190,8 +204,9 @@ def test_scikit_learns_checks(estimator, check):
         sk.check_valid_tag_types,
     ],
 )
-def test_scikit_learns_checks_without_data(check):
-    check("BIOTClassifier", BIOTClassifier())
+@pytest.mark.parametrize("cls", [BIOTClassifier, BIOTRegressor, BIOTEmbedding])
+def test_scikit_learns_checks_without_data(check, cls):
+    check(cls.__name__, cls())
 
 
 # -- parameters --------------------------------------------------------------------
