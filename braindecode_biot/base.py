@@ -20,8 +20,9 @@ from skorch import NeuralNet
 from braindecode_biot.checkpoints import Source
 from braindecode_biot.finetuning import set_default_hop
 from braindecode_biot.model import BIOT
+from braindecode_biot.samples import LabelledWindows
 from braindecode_biot.signal import SignalParams, match_signal
-from braindecode_biot.training import LabelledWindows, embed_windows, seeded
+from braindecode_biot.training import embed_windows, seeded
 from braindecode_biot.windows import Windows, read_windows
 
 __all__ = ["WindowsEstimator"]

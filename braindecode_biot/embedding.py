@@ -17,12 +17,8 @@ from braindecode_biot.checkpoints import Source
 from braindecode_biot.finetuning import load_pretrained
 from braindecode_biot.model import BIOT
 from braindecode_biot.params import check_params
-from braindecode_biot.training import (
-    LabelledWindows,
-    make_embedder,
-    pick_device,
-    seeded,
-)
+from braindecode_biot.samples import LabelledWindows
+from braindecode_biot.training import make_embedder, pick_device, seeded
 
 __all__ = ["BIOTEmbedding"]
 

@@ -30,10 +30,8 @@ from braindecode_biot.labels import (
     find_classes,
 )
 from braindecode_biot.model import BIOT
-from braindecode_biot.training import (
-    CrossEntropy,
-    TargetScale,
-)
+from braindecode_biot.samples import TargetScale
+from braindecode_biot.training import CrossEntropy
 from braindecode_biot.windows import Windows
 
 __all__ = ["BIOTClassifier", "BIOTRegressor"]
@@ -385,10 +383,10 @@ class BIOTRegressor(RegressorMixin, TrainedEstimator):
     >>> import numpy as np
     >>> from braindecode_biot import BIOTRegressor
     >>> rng = np.random.default_rng(0)
-    >>> X, y = rng.normal(size=(40, 2, 200)), rng.uniform(20, 80, 40)
-    >>> X[:, 0] += y[:, np.newaxis] / 20 * np.sin(np.arange(200) * 0.6)
+    >>> X, y = rng.normal(size=(60, 2, 200)), rng.uniform(20, 80, 60)
+    >>> X[:, 0] += (y[:, np.newaxis] - 20) / 20 * np.sin(np.arange(200) * 0.6)
     >>> regressor = BIOTRegressor(
-    ...     sfreq=100, max_epochs=10, module__emb_size=32, random_state=0
+    ...     sfreq=100, max_epochs=20, lr=5e-3, module__emb_size=32, random_state=0
     ... )
     >>> regressor.fit(X, y).score(X, y) > 0.5
     True

@@ -38,16 +38,9 @@ from braindecode_biot.finetuning import (
 )
 from braindecode_biot.model import BIOT
 from braindecode_biot.params import check_training_params
+from braindecode_biot.samples import LabelledWindows, split
 from braindecode_biot.signal import SignalParams
-from braindecode_biot.training import (
-    LabelledWindows,
-    embed_windows,
-    make_net,
-    pick_device,
-    run,
-    seeded,
-    split,
-)
+from braindecode_biot.training import embed_windows, make_net, pick_device, run, seeded
 from braindecode_biot.windows import Windows
 
 __all__ = ["TrainedEstimator"]

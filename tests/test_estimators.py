@@ -32,7 +32,7 @@ from sklearn.utils import estimator_checks as sk
 from skorch.callbacks import Callback
 
 from braindecode_biot import BIOT, BIOTClassifier, BIOTEmbedding, BIOTRegressor
-from braindecode_biot.training import split
+from braindecode_biot.samples import split
 
 TINY = dict(max_epochs=2, module__emb_size=16, module__n_layers=1, random_state=0)
 SFREQ = 40

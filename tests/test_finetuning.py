@@ -6,6 +6,7 @@ import shutil
 import sys
 import warnings
 
+import braindecode.models
 import mne
 import numpy as np
 import pytest
@@ -297,6 +298,23 @@ def test_a_checkpoint_of_other_channels_is_reported(checkpoint, epochs):
     other = epochs.copy().rename_channels({"Pz": "Fz2", "C3": "F3"})
     model = tuned(checkpoint, channel_names=["F3", "C4", "Fz2"]).fit(other)
     assert model.net_.module_.load_report_.resized
+
+
+def test_braindecodes_weights_warn_unless_the_scaling_is_told(microvolts):
+    torch.manual_seed(0)
+    theirs = braindecode.models.BIOT(
+        embed_dim=16, num_heads=4, num_layers=1, n_chans=3, n_times=80, sfreq=40,
+        hop_length=20, n_outputs=2,
+    )  # fmt: skip
+    given = dict(module__att_num_heads=4, module__hop_length=20, finetune="head")
+    model, y = tuned(theirs.state_dict(), sfreq=40, **given), np.arange(24) % 2
+    with pytest.warns(UserWarning, match="does not scale its input"):
+        model.fit(microvolts, y)
+    for scaling in ("q95", None):
+        told = clone(model).set_params(module__input_scaling=scaling)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert told.fit(microvolts, y).model_.input_scaling == scaling
 
 
 def test_layer_rates_reach_from_tokens_to_the_top():

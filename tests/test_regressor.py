@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback
 
 from braindecode_biot import BIOT, BIOTRegressor
-from braindecode_biot.training import TargetScale
+from braindecode_biot.samples import TargetScale
 from recordings import make_dataset, make_raw
 
 SFREQ = 40
