@@ -254,23 +254,38 @@ class BIOT(CheckpointMixin, EEGModuleMixin, nn.Module):
             ``pos`` tells channels apart that the model does not know. Values cannot be
             checked in a compiled graph: logits are NaN there instead.
         """
-        self._check_shapes(x, pos, ch_mask)
-        missing = find_missing(x, ch_mask, self.missing)
-        rows = self.channels(pos, ch_mask)[..., : x.shape[1]]
-        present = None
-        if missing is not None:
-            x, missing, rows = trim(x, missing, rows, self.token_size)
-            present = whole_tokens(missing, self.token_size, self.hop_length)
-        spectra = self.spectra(x, missing)
-        if present is not None:  # what stands for absent ones may be beyond all bounds
-            absent = ~present.reshape(*spectra.shape[:-1], 1)
-            spectra = spectra.masked_fill(absent, 0)
-        tokens = self.tokens(spectra, rows)
-        embedding = self.encoder(tokens, present)
+        embedding = self._embed(*self._read(x, pos, ch_mask))
         if return_features:
             return {"features": embedding, "cls_token": None}
         logits: Tensor = self.final_layer(embedding)
         return (logits, embedding) if self.return_feature else logits
+
+    def _read(
+        self, x: Tensor, pos: Tensor | None, ch_mask: Tensor | None, whole: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Take the spectra of windows, the rows of their channels, and what is there.
+
+        The third, shape (batch, n_chans * n_frames), is None where all tokens are
+        there. Channels and times that the whole batch lacks are left out unless
+        ``whole``.
+        """
+        self._check_shapes(x, pos, ch_mask)
+        missing = find_missing(x, ch_mask, self.missing)
+        rows = self.channels(pos, ch_mask)[..., : x.shape[1]]
+        if missing is None:
+            return self.spectra(x), rows, None
+        if not whole:
+            x, missing, rows = trim(x, missing, rows, self.token_size)
+        present = whole_tokens(missing, self.token_size, self.hop_length)
+        spectra = self.spectra(x, missing)
+        # What stands for absent tokens may be beyond all bounds.
+        absent = ~present.reshape(*spectra.shape[:-1], 1)
+        return spectra.masked_fill(absent, 0), rows, present
+
+    def _embed(self, spectra: Tensor, rows: Tensor, present: Tensor | None) -> Tensor:
+        """Embed windows, shape (batch, emb_size), from what ``_read`` returns."""
+        embedding: Tensor = self.encoder(self.tokens(spectra, rows), present)
+        return embedding
 
     def spectra(self, x: Tensor, missing: Tensor | None = None) -> Tensor:
         """Scale windows and take the spectra of their frames.
