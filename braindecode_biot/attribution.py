@@ -73,9 +73,9 @@ class Attribution:
     >>> attribution
     Attribution(1 window, 2 channels, 3 times, 51 frequencies; of 'rest', in log-odds)
     >>> attribution.per_band()
-            delta  theta  alpha  beta  gamma
+    band    delta  theta  alpha   beta  gamma
     window
-    0        18.0   24.0   30.0 102.0  126.0
+    0        18.0   24.0   30.0  102.0  126.0
     """
 
     values: NDArray[Any]

@@ -117,7 +117,7 @@ def explain(
     >>> attribution = explain(model, torch.randn(3, 2, 400), target=1)
     >>> attribution.values.shape
     (3, 2, 3, 101)
-    >>> abs(attribution.delta).max() < 0.001
+    >>> bool(abs(attribution.delta).max() < 0.001)
     True
     """
     captum = _import_captum()

@@ -1,10 +1,10 @@
-"""Figures from arrays and recordings.
+"""Figures from arrays, recordings, attributions and histories.
 
 Each function draws on the axes it is given, or on a new figure, and returns the
-Figure; it never shows it. Must not know networks (no torch).
+Figure; it never shows it. Those on a head stand in ``heads``. Must not know networks
+(no torch).
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any, cast
@@ -12,34 +12,28 @@ from typing import Any, cast
 import matplotlib as mpl
 import mne
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, Ellipse, Polygon
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from braindecode_biot.channels import Electrode, canonical, parse
-from braindecode_biot.montage import MontageReport, MontageRow
+from braindecode_biot.attribution import Attribution
+from braindecode_biot.heads import DIVERGING, plot_channel_importance, plot_montage
 
-__all__ = ["plot_montage", "plot_scores"]
+__all__ = [
+    "plot_attribution",
+    "plot_channel_importance",
+    "plot_history",
+    "plot_montage",
+    "plot_scores",
+]
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; the first is kept
 # for what is true.
 _TRUTH = "#E69F00"
 _COLOURS = ["#0072B2", "#009E73", "#CC79A7", "#D55E00"]
-
-# How a channel of a montage is drawn, by its status: the dashes tell without colours.
-_STATUS: dict[str, dict[str, Any]] = {
-    "found": {"color": "#0072B2", "linestyle": "-", "linewidth": 3.0},
-    "renamed": {"color": "#56B4E9", "linestyle": (0, (4.4, 0.8)), "linewidth": 3.0},
-    "reversed": {"color": "#CC79A7", "linestyle": (0, (4, 1, 1, 1)), "linewidth": 2.4},
-    "derived": {"color": "#009E73", "linestyle": (0, (2.4, 0.9)), "linewidth": 2.4},
-    "missing": {"color": "#D55E00", "linestyle": (0, (0.9, 1.6)), "linewidth": 1.6},
-}
-# The head from above is a circle of radius 1 through nasion, preauricular points and
-# inion; the ears lie beside it.
-_EARS = {"A1": (-1.13, -0.2), "A2": (1.13, -0.2)}
-_REACH = 1.3  # half the width of what is drawn
-_UNREACHED = "0.55"
+_MARKERS = ["o", "s", "^", "D"]
 
 
 def plot_scores(
@@ -133,211 +127,235 @@ def _with_gaps(
     return np.insert(times, after, np.nan), np.insert(values, after, np.nan)
 
 
-def plot_montage(report: MontageReport, ax: mpl.axes.Axes | None = None) -> Figure:
-    """Draw on a head what a montage gets from a recording.
-
-    A derivation is a line between two electrodes, a single electrode a ring, in the
-    style of its status. An electrode is grey where all its channels are missing.
+def plot_attribution(
+    attribution: Attribution,
+    window: int | None = None,
+    channels: Sequence[str] | None = None,
+    *,
+    fmax: float | None = 40.0,
+    axes: Sequence[mpl.axes.Axes] | None = None,
+) -> Figure:
+    """Draw what each time and frequency of each channel adds to a model's output.
 
     Parameters
     ----------
-    report : MontageReport
-        From :func:`~braindecode_biot.montage_report`, or from
-        :func:`~braindecode_biot.to_montage` with ``return_report=True``.
-    ax : Axes | None
-        Where to draw; None makes a figure.
+    attribution : Attribution
+        From :func:`braindecode_biot.explain.explain`.
+    window : int | None
+        Which window; None draws the mean over all, which must have one target.
+    channels : sequence of str | None
+        Channels to draw, in this order; None draws all.
+    fmax : float | None
+        Highest frequency to draw in Hz; None draws all.
+    axes : sequence of Axes | None
+        One for each channel; None makes a figure.
 
     Returns
     -------
     matplotlib.figure.Figure
-        The figure: the head from above, its nose upwards, with electrodes at the ideal
-        positions of the 10-5 system. Channels that have no place there, such as
-        ``"ECG"``, are listed above the legend. Each line or ring has the name of its
-        channel as ``gid``.
+        The figure: a panel for each channel, with one scale of colours for all,
+        symmetric about zero. It spans all but the most extreme 0.2 % of the values, if
+        that saturates the others. Missing tokens are grey.
 
     Raises
     ------
-    TypeError
-        If ``report`` is no report.
+    ValueError
+        If a channel is unknown, there are fewer axes than channels, no frequency is
+        left, or the windows have several targets.
 
     Examples
     --------
-    >>> from braindecode_biot import load_absence, montage_report
-    >>> figure = plot_montage(montage_report(load_absence(), "tcp-18"))
-    >>> figure.axes[0].get_title()
-    'TCP-18: 18 of 18 channels'
+    >>> import torch
+    >>> from braindecode_biot import BIOT
+    >>> from braindecode_biot.explain import explain
+    >>> model = BIOT(n_chans=3, n_outputs=2, n_times=400, sfreq=200, emb_size=16)
+    >>> attribution = explain(model, torch.randn(5, 3, 400), target=1)
+    >>> figure = plot_attribution(attribution)
+    >>> [ax.get_title(loc="left") for ax in figure.axes[:3]]
+    ['0', '1', '2']
     """
-    if not isinstance(report, MontageReport):
-        raise TypeError(
-            f"A {type(report).__name__} was given, expected one MontageReport: "
-            "montage_report(raw), or the second of what to_montage(raw, "
-            "return_report=True) returns."
+    shown = attribution.mean() if window is None else attribution[[window]]
+    names = list(shown.ch_names if channels is None else channels)
+    if unknown := [name for name in names if name not in shown.ch_names]:
+        raise ValueError(
+            f"There are no channels {unknown} among {list(shown.ch_names)}."
         )
-    if ax is None:
-        ax = Figure(figsize=(4.8, 4.9), layout="constrained").subplots()
-    figure = cast(Figure, ax.get_figure(root=True))
-    known = _electrode_places()
-    drawn, listed = [], []
-    for row in report.rows:
-        ends = _electrodes_of(row.channel)
-        if ends and all(end in known for end in ends):
-            drawn.append((row, ends))
-        else:
-            listed.append(f"{row.channel} ({row.status})")
-    places = {end: known[end][1] for _, ends in drawn for end in ends}
-    size, radius = _ring_size(figure, ax, list(places.values()))
+    low = shown.freqs <= (np.inf if fmax is None else fmax)
+    if not names or not low.any():
+        raise ValueError(
+            f"Nothing is left to draw with channels={channels} and fmax={fmax}."
+        )
+    values = shown.values[0][[shown.ch_names.index(name) for name in names]][..., low]
+    if axes is None:
+        figure, axes = _panels(len(names))
+        figure.supxlabel("time in window (s)", fontsize="medium")
+        figure.supylabel("frequency (Hz)", fontsize="medium")
+    elif len(axes) < len(names):
+        raise ValueError(f"Got {len(axes)} axes for {len(names)} channels.")
+    else:
+        axes[0].set(xlabel="time in window (s)", ylabel="frequency (Hz)")
+    axes = list(axes)[: len(names)]
+    figure = cast(Figure, axes[0].get_figure(root=True))
 
-    _draw_head(ax)
-    singles: dict[str, MontageRow] = {}
-    pairs: set[frozenset[str]] = set()
-    for row, ends in drawn:
-        if len(ends) == 1:
-            singles[ends[0]] = row
-            continue
-        start, stop = (places[end] for end in ends)
-        others = [place for end, place in places.items() if end not in ends]
-        is_second = frozenset(ends) in pairs
-        pairs.add(frozenset(ends))
-        x, y = _way(start, stop, others, 1.3 * radius, is_second)
-        style = _STATUS[row.status]
-        ax.plot(x, y, gid=row.channel, zorder=2, dash_capstyle="butt", **style)
-    reached = {end for row, ends in drawn if row.status != "missing" for end in ends}
-    for end, (x, y) in places.items():
-        ink = "black" if end in reached else _UNREACHED
-        _draw_electrode(ax, (x, y), size, known[end][0], ink, singles.get(end))
-
-    what = "Own montage" if report.montage == "own" else report.montage.upper()
-    n_there = len(report.rows) - len(report.missing)
-    ax.set_title(f"{what}: {n_there} of {len(report.rows)} channels")
-    statuses = [row.status for row in report.rows]
-    handles = [
-        Line2D([], [], label=f"{status}: {statuses.count(status)}", **style)
-        for status, style in _STATUS.items()
-        if status in statuses
-    ]
-    text = f"Not on this head: {', '.join(listed)}" if listed else None
-    ax.legend(
-        handles=handles,
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0.0),
-        ncols=3,
-        handlelength=2.6,
-        columnspacing=1.4,
-        frameon=False,
-        title=text and textwrap.fill(text, 60),
+    highest = float(np.nanmax(np.abs(values), initial=0))
+    most = float(np.nanquantile(np.abs(values), 0.998)) if highest else 1.0
+    norm = Normalize(-most, most)
+    step = shown.freqs[1] - shown.freqs[0]
+    # Tokens overlap: each is drawn from halfway to the one before to halfway to the
+    # next one. A single one is as long as the inverse of its frequency steps.
+    half = (np.diff(shown.times).mean() if len(shown.times) > 1 else 1 / step) / 2
+    extent = (
+        shown.times[0] - half,
+        shown.times[-1] + half,
+        -step / 2,
+        shown.freqs[low][-1] + step / 2,
+    )
+    for axis, name, value in zip(axes, names, values, strict=True):
+        axis.set_facecolor("0.8")
+        axis.imshow(
+            value.T,
+            norm=norm,
+            cmap=DIVERGING,
+            origin="lower",
+            aspect="auto",
+            interpolation="nearest",
+            extent=extent,
+        )
+        axis.set_title(name, loc="left", fontsize="small", pad=2)
+        axis.tick_params(labelsize="small")
+    figure.colorbar(
+        ScalarMappable(norm, DIVERGING),
+        ax=axes,
+        label=f"attribution ({shown.unit})",
+        extend="both" if most < highest else "neither",
+        shrink=1 if len(names) <= 4 else 0.7,
+        aspect=15 if len(names) <= 4 else 30,
+    )
+    which = f"window {window}" if window is not None else f"{len(attribution)} windows"
+    mean = "" if window is not None or len(attribution) == 1 else "mean of "
+    output, reference = (
+        f"{value[0]:.2f}".replace("-", "−")
+        for value in (shown.outputs, shown.baseline_outputs)
+    )
+    figure.suptitle(
+        f"What speaks for {shown.targets[0]} ({mean}{which}): {shown.unit} {output}, at "
+        f"the baseline {reference}",
+        fontsize="medium",
     )
     return figure
 
 
-def _electrode_places() -> dict[str, tuple[str, tuple[float, float]]]:
-    """Find label and place, seen from above, of each electrode's canonical name."""
-    places = {name: (name, place) for name, place in _EARS.items()}
-    template = mne.channels.make_standard_montage("spherical_1005")
-    for label, position in template.get_positions()["ch_pos"].items():
-        x, y, z = position / np.linalg.norm(position)
-        # The angle from the vertex, 90 degrees at the head's rim, is the distance.
-        stretch = np.arccos(z) / (np.pi / 2) / max(float(np.hypot(x, y)), 1e-9)
-        places[canonical(label)] = label, (float(x * stretch), float(y * stretch))
-    return places
+def _panels(n: int) -> tuple[Figure, list[mpl.axes.Axes]]:
+    """Make panels in rows of four, which share their axes."""
+    n_columns = min(n, 4)
+    n_rows = -(-n // n_columns)
+    size = (1.2 + 2 * n_columns, 1.2 + 1.5 * n_rows)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+    panels = list(grid.flat)
+    for unused in panels[n:]:
+        unused.remove()
+    for panel in panels[max(0, n - n_columns) : n]:
+        panel.tick_params(labelbottom=True)
+    return figure, panels[:n]
 
 
-def _electrodes_of(channel: str) -> list[str]:
-    """List the electrodes of a channel, of which there are two, one or none."""
-    parsed = parse(channel)
-    if parsed is None:
-        return []
-    return [parsed.name] if isinstance(parsed, Electrode) else list(parsed)
+def plot_history(estimator: Any, axes: Sequence[mpl.axes.Axes] | None = None) -> Figure:
+    """Draw losses and scores over the epochs of a fit.
 
-
-def _ring_size(
-    figure: Figure, ax: mpl.axes.Axes, places: Sequence[tuple[float, float]]
-) -> tuple[float, float]:
-    """Find a ring's diameter in points, and its radius as a length on the head."""
-    room = min(ax.get_window_extent().size) * 72 / figure.dpi
-    points_per_length = float(room) / (2 * _REACH)
-    x, y = np.array(places).reshape(-1, 2).T
-    apart = np.hypot(x[:, None] - x, y[:, None] - y)
-    nearest = float(np.min(apart[apart > 0], initial=2))
-    size = float(np.clip(0.8 * nearest * points_per_length, 6, 22))
-    return size, size / 2 / points_per_length
-
-
-def _draw_head(ax: mpl.axes.Axes) -> None:
-    style: dict[str, Any] = {"edgecolor": "0.6", "linewidth": 1.2, "zorder": 1}
-    nose = [(-0.12, 0.993), (0, 1.13), (0.12, 0.993)]
-    ax.add_patch(Polygon(nose, closed=False, facecolor="none", **style))
-    for x in (-1.06, 1.06):
-        ax.add_patch(Ellipse((x, -0.02), 0.14, 0.42, facecolor="none", **style))
-    ax.add_patch(Circle((0, 0), 1, facecolor="white", **style))
-    ax.set(aspect="equal", xticks=[], yticks=[])
-    ax.set(xlim=(-_REACH, _REACH), ylim=(-1.12, 1.17))
-    ax.spines[:].set_visible(False)
-
-
-def _draw_electrode(
-    ax: mpl.axes.Axes,
-    place: tuple[float, float],
-    size: float,
-    label: str,
-    ink: str,
-    row: MontageRow | None,
-) -> None:
-    """Draw a ring, in the style of its status where it is a channel by itself."""
-    style: dict[str, Any] = {"color": ink, "linestyle": "-", "linewidth": 0.8}
-    if row is not None:
-        style = _STATUS[row.status]
-        # Thinner where rings are small, lest the line fill them.
-        style = style | {"linewidth": style["linewidth"] * min(1, size / 20)}
-    ring = ax.scatter(
-        *place,
-        s=size**2,
-        facecolor="white",
-        edgecolor=style["color"],
-        linestyle=style["linestyle"],
-        linewidth=style["linewidth"],
-        zorder=3,
-    )
-    if row is not None:
-        ring.set_gid(row.channel)
-    ax.text(
-        *place,
-        label,
-        color=ink,
-        fontsize=min(0.42 * size, size / (0.66 * len(label))),
-        ha="center",
-        va="center_baseline",
-        zorder=4,
-    )
-
-
-def _way(
-    start: tuple[float, float],
-    stop: tuple[float, float],
-    others: Sequence[tuple[float, float]],
-    clear: float,
-    is_second: bool,
-) -> NDArray[np.float64]:
-    """Find a line from start to stop that keeps clear of other electrodes.
+    Parameters
+    ----------
+    estimator : BIOTClassifier, skorch.NeuralNet or skorch.history.History
+        Fitted, or its history.
+    axes : sequence of Axes | None
+        For the losses and, if there are any, for the scores; None makes a figure.
 
     Returns
     -------
-    array of shape (2, n_points)
-        Straight where nothing is in the way and no line is there yet; else bent, as
-        little as needed, rather backwards than forwards.
+    matplotlib.figure.Figure
+        The figure. A dotted line marks the epoch whose weights are kept: the one that
+        early stopping chose, or else the one with the least validation loss. There is
+        none where no window was kept for validation.
+
+    Raises
+    ------
+    ValueError
+        If there are no epochs, or fewer axes than needed.
+    TypeError
+        If there is no history.
+
+    Examples
+    --------
+    >>> epochs = [{"epoch": i, "train_loss": 1 / i} for i in (1, 2, 3)]
+    >>> figure = plot_history(epochs)
+    >>> figure.axes[0].get_ylabel()
+    'loss'
     """
-    a, b = np.array(start), np.array(stop)
-    t = np.linspace(0, 1, 51)[:, None]
-    across = np.array([b[1] - a[1], a[0] - b[0]])
-    across *= -1 if across[1] > 0 else 1
-    best, best_room = np.array([]), -1.0
-    for bend in (0.0, 0.1, -0.1, 0.16, -0.16, 0.22, -0.22, 0.28, -0.28):
-        if is_second and abs(bend) < 0.2:
-            continue
-        points = a + t * (b - a) + 4 * t * (1 - t) * bend * across
-        gaps = [float(np.hypot(*(points - other).T).min()) for other in others]
-        room = min(gaps, default=clear)
-        if room > best_room:
-            best, best_room = points.T, room
-        if room >= clear:
-            break
-    return best
+    history = _history_of(estimator)
+    losses, scores = _curves(history)
+    kinds = {"loss": losses} | ({"score": scores} if scores else {})
+    if axes is None:
+        size = (6, 1.2 + 2.2 * len(kinds))
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(len(kinds), 1, sharex=True, squeeze=False)
+        axes = list(grid[:, 0])
+    if len(axes) < len(kinds):
+        raise ValueError(
+            f"Got {len(axes)} axes, expected {len(kinds)}: for losses and for scores."
+        )
+    epochs = [row["epoch"] for row in history]
+    best = _best_epoch(estimator, history)
+    for axis, (kind, curves) in zip(axes, kinds.items(), strict=False):
+        styles = zip(cycle(_COLOURS), cycle(_MARKERS), strict=False)
+        for (name, values), (colour, marker) in zip(
+            curves.items(), styles, strict=False
+        ):
+            axis.plot(epochs, values, color=colour, marker=marker, ms=3, label=name)
+        if best is not None:
+            label = f"best epoch: {best}" if kind == "loss" else None
+            axis.axvline(best, color=_TRUTH, ls=":", lw=2, zorder=1, label=label)
+        axis.set_ylabel(kind)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.legend(frameon=False)
+    axes[len(kinds) - 1].set_xlabel("epoch")
+    return cast(Figure, axes[0].get_figure(root=True))
+
+
+def _history_of(estimator: Any) -> list[Mapping[str, Any]]:
+    history = estimator
+    if not isinstance(estimator, list):
+        history = getattr(estimator, "history_", getattr(estimator, "history", None))
+    if not isinstance(history, list):
+        raise TypeError(
+            f"A {type(estimator).__name__} was given, expected a fitted estimator or "
+            "its history_."
+        )
+    if not history:
+        raise ValueError("The history has no epochs, as a fit of the head alone.")
+    return list(history)
+
+
+def _curves(
+    history: Sequence[Mapping[str, Any]],
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Find losses and scores: what has a best epoch, or is called a loss."""
+    keys = dict.fromkeys(key for row in history for key in row)
+    losses, scores = {}, {}
+    for key in keys:
+        name = key.replace("train_", "training ").replace("valid_", "validation ")
+        values = [row.get(key, np.nan) for row in history]
+        if key.endswith("_loss"):
+            losses[name] = values
+        elif f"{key}_best" in keys:
+            scores[name.replace(" acc", " accuracy").replace("_", " ")] = values
+    return losses, scores
+
+
+def _best_epoch(estimator: Any, history: Sequence[Mapping[str, Any]]) -> int | None:
+    net = getattr(estimator, "net_", estimator)
+    for _, callback in getattr(net, "callbacks_", ()):
+        if getattr(callback, "best_epoch_", 0):
+            return int(callback.best_epoch_)
+    tried = [row for row in history if "valid_loss" in row]
+    return min(tried, key=lambda row: row["valid_loss"])["epoch"] if tried else None
