@@ -238,8 +238,8 @@ def plot_attribution(
         for value in (shown.outputs, shown.baseline_outputs)
     )
     figure.suptitle(
-        f"What speaks for {shown.targets[0]} ({mean}{which}): {shown.unit} {output}, at "
-        f"the baseline {reference}",
+        f"What speaks for {shown.targets[0]} ({mean}{which}): {shown.unit} {output}, "
+        f"at the baseline {reference}",
         fontsize="medium",
     )
     return figure
