@@ -180,8 +180,8 @@ def plot_channel_importance(
     Raises
     ------
     ValueError
-        If there are no names, another number of them than of values, or no value; or
-        attributions have several targets.
+        If there are no names, another number of them than of values, one twice, or no
+        value; or attributions have several targets.
 
     Examples
     --------
@@ -203,7 +203,8 @@ def plot_channel_importance(
     _draw_head(ax)
     there = [name for name in drawn if np.isfinite(importance[name])]
     if len(there) > 3 and all(len(parts) == 1 for parts in drawn.values()):
-        _draw_map(ax, {ends[n][0]: importance[n] for n in there}, known, most)
+        places = {name: known[ends[name][0]] for name in there}
+        _draw_map(ax, [importance[name] for name in there], places, most)
     else:
         _draw_lines(ax, {n: (drawn[n], importance[n]) for n in drawn}, known, most)
     colours = ScalarMappable(Normalize(-most, most), DIVERGING)
@@ -231,6 +232,8 @@ def _importance(
             f"Got values of shape {numbers.shape} for {len(ch_names)} channels: one "
             "value per channel is needed."
         )
+    if double := sorted({str(n) for n in ch_names if list(ch_names).count(n) > 1}):
+        raise ValueError(f"ch_names has {double} several times.")
     if not np.isfinite(numbers).any():
         raise ValueError("Got no values but NaN or inf, expected some to draw.")
     return dict(zip(map(str, ch_names), numbers.tolist(), strict=True)), label or (
@@ -240,14 +243,14 @@ def _importance(
 
 def _draw_map(
     ax: mpl.axes.Axes,
-    values: Mapping[str, float],
-    known: Mapping[str, tuple[str, tuple[float, float]]],
+    values: Sequence[float],
+    places: Mapping[str, tuple[str, tuple[float, float]]],
     most: float,
 ) -> None:
     """Interpolate values over the scalp, and mark the electrodes."""
     image, _ = mne.viz.plot_topomap(
-        np.array(list(values.values())),
-        np.array([known[name][1] for name in values]),
+        np.array(values),
+        np.array([place for _, place in places.values()]),
         axes=ax,
         sphere=(0, 0, 0, 1),
         outlines=None,
@@ -261,8 +264,7 @@ def _draw_map(
     ax.add_patch(rim)
     image.set_clip_path(rim)
     ax.set(xlim=(-_REACH, _REACH), ylim=(-1.12, 1.17))
-    for name in values:
-        label, (x, y) = known[name]
+    for name, (label, (x, y)) in places.items():
         ax.scatter(x, y, s=9, color="black", zorder=3, gid=name)
         ax.annotate(
             label,

@@ -231,14 +231,16 @@ def plot_attribution(
         shrink=1 if len(names) <= 4 else 0.7,
         aspect=15 if len(names) <= 4 else 30,
     )
-    which = f"window {window}" if window is not None else f"{len(attribution)} windows"
-    mean = "" if window is not None or len(attribution) == 1 else "mean of "
+    n_windows = len(attribution)
+    which = "1 window" if n_windows == 1 else f"mean of {n_windows} windows"
+    if window is not None:
+        which = f"window {window}"
     output, reference = (
         f"{value[0]:.2f}".replace("-", "−")
         for value in (shown.outputs, shown.baseline_outputs)
     )
     figure.suptitle(
-        f"What speaks for {shown.targets[0]} ({mean}{which}): {shown.unit} {output}, "
+        f"What speaks for {shown.targets[0]} ({which}): {shown.unit} {output}, "
         f"at the baseline {reference}",
         fontsize="medium",
     )

@@ -1,14 +1,26 @@
 """Figures say what they were given."""
 
 import itertools
+import subprocess
+import sys
 
+import matplotlib.pyplot as plt
 import mne
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from braindecode_biot import BIOTClassifier
+from braindecode_biot.attribution import Attribution
 from braindecode_biot.montage import MontageReport, MontageRow, montage_report
-from braindecode_biot.viz import plot_montage, plot_scores
+from braindecode_biot.viz import (
+    plot_attribution,
+    plot_channel_importance,
+    plot_history,
+    plot_montage,
+    plot_scores,
+)
 
 
 @pytest.fixture
@@ -227,3 +239,222 @@ def test_montage_is_drawn_on_given_axes():
 def test_anything_but_a_report_is_refused(given):
     with pytest.raises(TypeError, match=r"A (str|NoneType|list) .* one MontageReport"):
         plot_montage(given)
+
+
+TCP = ["FP1-F7", "F7-T7", "T7-P7", "P7-O1", "C3-A2"]
+
+
+def attribution_of(names=TCP, n_windows=3, n_frames=3, targets=None) -> Attribution:
+    rng = np.random.default_rng(0)
+    return Attribution(
+        values=rng.normal(size=(n_windows, len(names), n_frames, 101)),
+        ch_names=tuple(names),
+        times=0.5 + 0.5 * np.arange(n_frames),
+        freqs=np.arange(101.0),
+        targets=np.array(targets or ["seizure"] * n_windows),
+        outputs=np.arange(n_windows) - 4.25,
+        baseline_outputs=np.zeros(n_windows),
+        baseline=np.zeros((len(names), 101)),
+        unit="log-odds",
+    )
+
+
+def images_of(figure: Figure) -> dict:
+    return {ax.get_title(loc="left"): ax.images[0] for ax in figure.axes if ax.images}
+
+
+def test_attribution_has_a_panel_per_channel_on_one_scale():
+    attribution = attribution_of()
+    figure = plot_attribution(attribution, window=1, fmax=None)
+    images = images_of(figure)
+    assert list(images) == TCP
+    for name, values in zip(TCP, attribution.values[1], strict=True):
+        np.testing.assert_array_equal(images[name].get_array(), values.T)
+        # From half a hop before the first centre to half a hop behind the last one.
+        assert images[name].get_extent() == [0.25, 1.75, -0.5, 100.5]
+        assert images[name].origin == "lower"
+    assert len({image.get_clim() for image in images.values()}) == 1
+    low, high = images[TCP[0]].get_clim()
+    assert low == -high < 0
+    assert figure.get_suptitle() == (
+        "What speaks for seizure (window 1): log-odds −3.25, at the baseline 0.00"
+    )
+    assert figure.axes[-1].get_ylabel() == "attribution (log-odds)"
+
+
+def test_attribution_of_all_windows_is_their_mean_up_to_fmax():
+    attribution = attribution_of()
+    figure = plot_attribution(attribution, channels=["T7-P7", "FP1-F7"])
+    images = images_of(figure)
+    assert list(images) == ["T7-P7", "FP1-F7"]
+    mean = attribution.values.mean(0)[2, :, :41].T
+    np.testing.assert_allclose(images["T7-P7"].get_array(), mean)
+    assert "(mean of 3 windows)" in figure.get_suptitle()
+    assert "(1 window)" in plot_attribution(attribution[0]).get_suptitle()
+
+
+def test_one_outlier_does_not_fade_the_others():
+    attribution = attribution_of(n_windows=1)
+    attribution.values[0, 0, 0, 3] = 1e3
+    figure = plot_attribution(attribution)
+    assert images_of(figure)[TCP[0]].get_clim()[1] < 10
+    assert figure.axes[-1]._colorbar.extend == "both"
+
+
+def test_missing_tokens_show_the_ground():
+    attribution = attribution_of(n_windows=1)
+    attribution.values[0, 1, 2] = np.nan
+    image = images_of(plot_attribution(attribution))[TCP[1]]
+    assert image.get_array().mask[:, 2].all()
+    assert image.axes.get_facecolor()[:3] == (0.8, 0.8, 0.8)
+
+
+def test_a_single_token_is_as_long_as_it_is():
+    figure = plot_attribution(attribution_of(n_frames=1))
+    assert images_of(figure)[TCP[0]].get_extent()[:2] == [0, 1]
+
+
+def test_attribution_on_given_axes():
+    figure = Figure()
+    axes = figure.subplots(1, 5)
+    attribution = attribution_of()
+    assert plot_attribution(attribution, axes=axes) is figure
+    assert axes[0].get_xlabel() == "time in window (s)"
+    with pytest.raises(ValueError, match="Got 4 axes for 5 channels"):
+        plot_attribution(attribution, axes=axes[:4])
+
+
+def test_attribution_that_cannot_be_drawn_is_refused():
+    attribution = attribution_of(targets=["a", "b", "a"])
+    with pytest.raises(ValueError, match=r"targets \['a', 'b'\], expected one"):
+        plot_attribution(attribution)
+    with pytest.raises(ValueError, match=r"no channels \['Cz'\] among \['FP1-F7', "):
+        plot_attribution(attribution, 0, ["Cz", "F7-T7"])
+    with pytest.raises(ValueError, match=r"Nothing is left .* fmax=-1"):
+        plot_attribution(attribution, 0, fmax=-1)
+    with pytest.raises(IndexError):
+        plot_attribution(attribution, 3)
+
+
+def test_derivations_are_lines_whose_colour_and_width_tell_importance():
+    values = [0.1, -0.9, 0.4, 0.0, np.nan]
+    lines = lines_of(plot_channel_importance(values, TCP))
+    assert set(lines) == set(TCP)
+    widths = [lines[name].get_linewidth() for name in TCP]
+    assert widths[4] < widths[3] < widths[0] < widths[2] < widths[1]
+    colours = np.array([lines[name].get_color() for name in TCP[:4]])
+    assert (colours[:3, 0] > colours[:3, 2]).tolist() == [True, False, True]
+    assert colours[3].min() > 0.95  # white is nothing
+    assert lines["C3-A2"].get_linestyle() == ":"
+    # The most important is on top.
+    assert max(lines.values(), key=lambda line: line.get_zorder()) is lines["F7-T7"]
+
+
+def test_importance_of_attributions_is_their_mean_per_channel():
+    attribution = attribution_of()
+    figure = plot_channel_importance(attribution)
+    bar = figure.axes[1]
+    most = attribution.per_channel().mean().abs().max()
+    np.testing.assert_allclose(bar.get_ylim(), (-most, most))
+    assert bar.get_ylabel() == "mean attribution (log-odds)"
+    assert figure.axes[0].get_title() == "What speaks for seizure"
+    with pytest.raises(ValueError, match="expected one"):
+        plot_channel_importance(attribution_of(targets=["a", "b", "a"]))
+
+
+def test_single_electrodes_make_a_map_with_the_values_where_they_are():
+    values = pd.Series({"Fpz": 0.0, "T3": -1.0, "T4": 1.0, "Oz": 0.0, "Cz": 0.0})
+    figure = plot_channel_importance(values, label="drop of accuracy (%)")
+    (image,) = figure.axes[0].images
+    grid, (left, right, bottom, top) = image.get_array(), image.get_extent()
+    row = int((0 - bottom) / (top - bottom) * len(grid))
+    columns = [int((x - left) / (right - left) * len(grid)) for x in (-0.8, 0.8)]
+    np.testing.assert_allclose(grid[row, columns], [-1, 1], atol=0.15)
+    assert {dot.get_gid() for dot in figure.axes[0].collections} == set(values.index)
+    assert figure.axes[1].get_ylabel() == "drop of accuracy (%)"
+    assert not lines_of(figure)
+
+
+def test_electrodes_among_derivations_are_rings():
+    figure = plot_channel_importance([1, -1, np.nan, 0.5], ["C3-C4", "Pz", "Oz", "ECG"])
+    assert not figure.axes[0].images
+    rings = {ring.get_gid(): ring for ring in figure.axes[0].collections}
+    assert {"Pz", "Oz"} < set(rings)
+    red, _, blue, _ = rings["Pz"].get_facecolor()[0]
+    assert blue > red
+    assert rings["Oz"].get_linestyle()[0][1] is not None
+    assert figure.axes[0].get_xlabel() == "Not on this head: ECG (0.5)"
+
+
+def test_importance_that_cannot_be_drawn_is_refused():
+    with pytest.raises(ValueError, match="pass ch_names"):
+        plot_channel_importance([1.0, 2.0])
+    with pytest.raises(ValueError, match=r"shape \(2,\) for 5 channels"):
+        plot_channel_importance([1.0, 2.0], TCP)
+    with pytest.raises(ValueError, match=r"\['C3'\] several times"):
+        plot_channel_importance([1.0, 2.0, 3.0], ["C3", "C4", "C3"])
+    with pytest.raises(ValueError, match="no values but NaN"):
+        plot_channel_importance([np.nan], ["C3"])
+
+
+@pytest.fixture(scope="module")
+def classifier(microvolts) -> BIOTClassifier:
+    return BIOTClassifier(
+        sfreq=40,
+        max_epochs=4,
+        monitor="balanced_accuracy",
+        random_state=0,
+        device="cpu",
+        module__emb_size=16,
+        module__n_layers=1,
+        module__att_num_heads=2,
+    ).fit(microvolts, np.tile([1, 2], 12))
+
+
+def test_history_has_losses_and_scores_and_marks_the_epoch_that_was_kept(classifier):
+    figure = plot_history(classifier)
+    losses, scores = figure.axes
+    drawn = {line.get_label(): line.get_ydata() for line in losses.lines}
+    assert list(drawn)[:2] == ["training loss", "validation loss"]
+    expected = classifier.history_[:, "valid_loss"]
+    np.testing.assert_allclose(drawn["validation loss"], expected)
+    names = [text.get_text() for text in scores.get_legend().get_texts()]
+    assert names == ["validation accuracy", "balanced accuracy"]
+    best = np.argmax(classifier.history_[:, "balanced_accuracy"]) + 1
+    assert f"best epoch: {best}" in drawn
+    assert losses.lines[-1].get_xdata() == [best, best]
+    assert scores.get_xlabel() == "epoch"
+
+
+def test_history_alone_takes_the_least_validation_loss_for_the_best():
+    rows = [{"epoch": i, "train_loss": 1 / i} for i in (1, 2, 3)]
+    assert len(plot_history(rows).axes[0].lines) == 1
+    for row, loss in zip(rows, (3, 1, 2), strict=True):
+        row["valid_loss"] = loss
+    labels = [line.get_label() for line in plot_history(rows).axes[0].lines]
+    assert labels[-1] == "best epoch: 2"
+
+
+def test_history_is_drawn_on_given_axes(classifier):
+    figure = Figure()
+    axes = figure.subplots(1, 2)
+    assert plot_history(classifier.net_, axes=axes) is figure
+    with pytest.raises(ValueError, match="Got 1 axes, expected 2"):
+        plot_history(classifier, axes=axes[:1])
+
+
+def test_what_has_no_history_is_refused():
+    with pytest.raises(ValueError, match="has no epochs"):
+        plot_history([])
+    with pytest.raises(TypeError, match="A Figure was given"):
+        plot_history(Figure())
+
+
+def test_figures_leave_pyplot_and_torch_alone(classifier):
+    plt.close("all")
+    plot_attribution(attribution_of())
+    plot_channel_importance([1, 2, 3, 4, 5], ["C3", "C4", "Cz", "Fz", "Pz"])
+    plot_history(classifier)
+    assert not plt.get_fignums()
+    code = "import sys, braindecode_biot.viz; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
