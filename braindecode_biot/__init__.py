@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from braindecode_biot.datasets import load_absence
     from braindecode_biot.embedding import BIOTEmbedding
     from braindecode_biot.estimators import BIOTClassifier, BIOTRegressor
+    from braindecode_biot.export import export_onnx, export_torch
     from braindecode_biot.loading import load_weights
     from braindecode_biot.model import BIOT
     from braindecode_biot.montage import ToMontage, montage_report, to_montage
@@ -33,6 +34,8 @@ __all__ = [
     "LoadReport",
     "ToMontage",
     "embed_recording",
+    "export_onnx",
+    "export_torch",
     "load_absence",
     "load_estimator",
     "load_weights",
@@ -47,14 +50,16 @@ __all__ = [
 
 _MODULES = {
     "BIOT": "model",
-    "PUBLISHED": "published",
     "BIOTClassifier": "estimators",
     "BIOTEmbedding": "embedding",
     "BIOTRegressor": "estimators",
     "CheckpointError": "weights",
     "LoadReport": "report",
+    "PUBLISHED": "published",
     "ToMontage": "montage",
     "embed_recording": "recordings",
+    "export_onnx": "export",
+    "export_torch": "export",
     "load_absence": "datasets",
     "load_estimator": "persistence",
     "load_weights": "loading",
