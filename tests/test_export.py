@@ -144,15 +144,15 @@ def test_what_the_model_refuses_is_nan_in_that_window_alone(strict):
 
 @pytest.fixture(scope="module")
 def masking(tmp_path_factory):
-    """A model that leaves out what is missing."""
+    """A model that leaves out what is missing, with a last sample as above."""
     torch.manual_seed(0)
-    model = small(missing="mask", activation=nn.ReLU)
+    model = small(n_times=81, missing="mask", activation=nn.ReLU)
     return model, export(model, tmp_path_factory.mktemp("masking"))
 
 
 def test_missing_data_is_left_out_as_in_the_model(masking):
     model, path = masking
-    windows = torch.randn(6, 3, 80)
+    windows = torch.randn(6, 3, 81)
     windows[0, 1] = torch.nan
     windows[1, :, 50:] = torch.nan
     windows[2, 0, 30:33] = torch.nan
@@ -168,16 +168,17 @@ def test_missing_data_is_left_out_as_in_the_model(masking):
 
 def test_a_masking_model_refuses_inf_and_windows_of_which_nothing_is_left(masking):
     _, path = masking
-    windows = torch.randn(4, 3, 80)
+    windows = torch.randn(5, 3, 81)
     windows[0, 0, 3] = torch.inf
     windows[1] = torch.nan
     windows[2, :, ::20] = torch.nan  # samples are left, but no whole token
+    windows[3, 1, -1] = -torch.inf
     program = torch.export.load(path.with_suffix(".pt2")).module()
     for got in (run(path, windows), program(windows)):
         for output in got:
             finite = np.isfinite(np.asarray(output)).all(1)
-            assert finite.tolist() == [False, False, False, True]
-            assert np.isnan(np.asarray(output)[:3]).all()
+            assert finite.tolist() == [False, False, False, False, True]
+            assert np.isnan(np.asarray(output)[:4]).all()
 
 
 def notes_of(path) -> dict[str, str]:
