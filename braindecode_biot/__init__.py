@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from braindecode_biot.annotated import label_windows
     from braindecode_biot.datasets import load_absence
     from braindecode_biot.embedding import BIOTEmbedding
     from braindecode_biot.estimators import BIOTClassifier, BIOTRegressor
@@ -36,6 +37,7 @@ __all__ = [
     "embed_recording",
     "export_onnx",
     "export_torch",
+    "label_windows",
     "load_absence",
     "load_estimator",
     "load_weights",
@@ -60,6 +62,7 @@ _MODULES = {
     "embed_recording": "recordings",
     "export_onnx": "export",
     "export_torch": "export",
+    "label_windows": "annotated",
     "load_absence": "datasets",
     "load_estimator": "persistence",
     "load_weights": "loading",
