@@ -211,7 +211,7 @@ def predict(
 ) -> None:
     """Score recordings with MODEL, a folder that `train` made; one result per file."""
     reading["montage"] = _checked_montage(reading["montage"])
-    events = dict(
+    events: dict[str, Any] = dict(
         threshold=threshold, low=low, min_duration=min_duration, merge_gap=merge_gap
     )
     from braindecode_biot.batches import checksum
@@ -368,7 +368,9 @@ def _embedder(source: str, window: float | None) -> Any:
         return load_estimator(source)
     from braindecode_biot.model import BIOT
 
-    length = {} if window is None else {"input_window_seconds": window}
+    length: dict[str, Any] = {}
+    if window is not None:
+        length["input_window_seconds"] = window
     return BIOT.from_checkpoint(source, n_outputs=1, missing="mask", **length)
 
 

@@ -15,7 +15,7 @@ from skorch import NeuralNet
 from torch import Tensor, nn
 
 from braindecode_biot.model import BIOT
-from braindecode_biot.training import LabelledWindows
+from braindecode_biot.samples import LabelledWindows
 from braindecode_biot.weights import unwrapped
 
 __all__ = ["Fitted", "open_fitted"]

@@ -303,7 +303,7 @@ def _open_estimator(estimator: Any, montage: Any) -> _Fitted:
         raise TypeError("A pipeline within a pipeline was given, expected a flat one.")
     if hasattr(part, "picks") and hasattr(part, "signal_"):
         signal = part.signal_
-        model = getattr(part, "model_", None) or part.net_.module_
+        model = part.model_
         # What it picks and leaves out of a recording was done when it was fitted.
         part = copy.copy(part)
         part.picks, part.exclude = ("all", ()) if "chs_info" in signal else (None, ())

@@ -7,7 +7,7 @@ labelled windows, fit, save. Each of these stands in a module of its own.
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def train_on_files(
     step: float | None = None,
     montage: str | Sequence[str] = "tcp-16",
     sfreq: float = 200.0,
-    missing: str = "mask",
+    missing: Literal["raise", "mask"] = "mask",
     overwrite: bool = False,
     say: Callable[[str], None] = print,
     **parameters: Any,
