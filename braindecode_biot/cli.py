@@ -161,7 +161,7 @@ def embed(
     def work(file: Path, result: Path) -> str:
         found = _quietly(embed_recording, model, file, verbose=not quiet, **reading)
         found.save(result)
-        return f"{found} in {result}"
+        return f"{str(found)[1:-1]}, in {result}"
 
     _run(files, folder, f".{suffix}", work, overwrite, quiet)
 
@@ -238,7 +238,7 @@ def predict(
         else:
             scores.save_events(result, **events)
         n_events = len(scores.events(**events))
-        return f"{scores}, {n_events} events, in {result}"
+        return f"{str(scores)[1:-1]}; {n_events} events; in {result}"
 
     suffix = {"csv": ".csv", "events": "-events.csv", "fif": "-annot.fif"}
     _run(files, folder, suffix.get(kind, ".edf"), work, overwrite, quiet)
@@ -417,8 +417,9 @@ def _refused(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 def _quietly(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call, and put warnings on stderr as lines a reader can use."""
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        warnings.filterwarnings("ignore", "Montage name", FutureWarning)
+        warnings.simplefilter("ignore")  # what users cannot change
+        warnings.simplefilter("default", UserWarning)
+        warnings.simplefilter("default", RuntimeWarning)  # MNE's
         result = function(*args, **kwargs)
     for text in dict.fromkeys(str(warning.message) for warning in caught):
         click.echo(f"Warning: {text}", err=True)
