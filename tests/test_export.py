@@ -33,8 +33,9 @@ GEOMETRIES = {
     "long tokens": dict(
         n_chans=12, n_times=2500, sfreq=500, token_size=1000, hop_length=200
     ),
-    "one sample": dict(n_chans=2, n_times=9, sfreq=5, token_size=1, hop_length=1),
-    "unscaled": dict(n_chans=2, n_times=400, sfreq=200, input_scaling=None),
+    "one sample, unscaled": dict(
+        n_chans=2, n_times=9, sfreq=5, token_size=1, hop_length=1, input_scaling=None
+    ),
 }
 
 
@@ -278,12 +279,11 @@ def test_a_compiled_model_is_the_model_within():
     torch.testing.assert_close(got, expected(model, windows)[0])
 
 
-def test_an_older_opset_and_the_same_bytes_over_an_old_file(tmp_path):
+def test_an_older_opset_over_an_old_file(tmp_path):
     model = small()
     path = tmp_path / "biot.onnx"
     path.write_text("old")
-    first = export_onnx(model, path, opset=18).read_bytes()
-    assert export_onnx(model, path, opset=18).read_bytes() == first
+    assert export_onnx(model, str(path), opset=18) == path
     assert onnx.load(path).opset_import[0].version == 18
     windows = torch.randn(2, 3, 80)
     logits = expected(model, windows)[0]
