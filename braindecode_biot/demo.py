@@ -6,8 +6,8 @@ each tested on the seizure that it was not trained on. Must not hold anything th
 user would need for recordings of their own.
 """
 
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import mne
@@ -16,20 +16,25 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.model_selection import LeaveOneGroupOut
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from braindecode_biot.annotated import label_windows
 from braindecode_biot.datasets import load_absence
 from braindecode_biot.estimators import BIOTClassifier
 from braindecode_biot.montage import to_montage
+from braindecode_biot.recordings import score_recording
+from braindecode_biot.scores import RecordingScores
 from braindecode_biot.viz import plot_scores
 
 __all__ = ["run"]
 
 WINDOW_SECONDS = 2.0
 STEP_SECONDS = 0.5
-# An alarm is a run of windows with at least this probability.
-THRESHOLD = 0.5
+# An alarm is an event in the scores; those less than a window apart are one.
+ALARM = {"threshold": 0.5, "merge_gap": WINDOW_SECONDS}
+REGRESSION = "logistic regression"
 
 
 def run(folder: Path, say: Callable[[str], None] = print, verbose: int = 1) -> None:
@@ -44,39 +49,57 @@ def run(folder: Path, say: Callable[[str], None] = print, verbose: int = 1) -> N
     verbose : int
         1 shows a progress bar per fit, 0 none.
     """
-    raw = to_montage(load_absence(), "tcp-16")
-    epochs, windows = cut(raw)
-    seizures = seizure_times(raw)
-    say(
-        f"{raw.times[-1]:.0f} s of EEG, {len(raw.ch_names)} bipolar derivations at "
-        f"{raw.info['sfreq']:.0f} Hz, {len(seizures)} absence seizures; "
-        f"{len(epochs)} windows of {WINDOW_SECONDS:g} s, {windows.seizure.sum()} of "
-        "them in a seizure.\nEach model is trained without one seizure and the EEG "
-        "around it, and tested there."
+    raw = load_absence()
+    bipolar = to_montage(raw, "tcp-16")
+    # Blocks of time around a seizure each; no sample is both trained and tested on.
+    epochs, labels, blocks = label_windows(
+        bipolar, WINDOW_SECONDS, STEP_SECONDS, events="seizure", block="event"
     )
-    models: dict[str, BIOTClassifier | Pipeline] = {
-        "BIOT": biot(verbose),
-        "logistic regression": log_spectra_regression(epochs.info["sfreq"]),
+    seizures = seizure_times(bipolar)
+    say(
+        f"{bipolar.times[-1]:.0f} s of EEG, {len(bipolar.ch_names)} bipolar "
+        f"derivations at {bipolar.info['sfreq']:.0f} Hz, {len(seizures)} absence "
+        f"seizures; {len(epochs)} windows of {WINDOW_SECONDS:g} s, "
+        f"{(labels == 'seizure').sum()} of them in a seizure.\nEach model is trained "
+        "without one seizure and the EEG around it, and tested there."
+    )
+    baseline = log_spectra_regression(epochs.info["sfreq"])
+    parts = []
+    for train, test in LeaveOneGroupOut().split(labels, groups=blocks):
+        left_out = blocks[test[0]] + 1
+        say(f"Leaving out seizure {left_out}: {len(train)} windows to train on.")
+        model = biot(verbose).fit(epochs[train], labels[train])
+        scores = score_recording(model, raw, step=STEP_SECONDS, verbose=0)
+        scores = only(scores, epochs.metadata["start"].to_numpy()[test])
+        regression = baseline.fit(epochs[train], labels[train])
+        part = scores.to_dataframe()[["start", "stop"]]
+        part["seizure"] = (labels[test] == "seizure").astype(int)
+        part["left_out"] = left_out
+        part["BIOT"] = scores.probabilities["seizure"]
+        part[REGRESSION] = regression.predict_proba(epochs[test])[:, 1]
+        parts.append(part)
+    tested = pd.concat(parts, ignore_index=True)
+    found = {
+        name: replace(
+            scores,
+            start=tested["start"].to_numpy(),
+            stop=tested["stop"].to_numpy(),
+            values=tested[[name]].rename(columns={name: "seizure"}),
+        )
+        for name in ("BIOT", REGRESSION)
     }
-    for name in models:
-        windows[name] = np.nan
-    for left_out, train, test in folds(windows, seizures):
-        say(f"Leaving out seizure {left_out + 1}: {len(train)} windows to train on.")
-        windows.loc[test, "left_out"] = left_out + 1
-        for name, model in models.items():
-            model.fit(epochs[train], windows.seizure[train].to_numpy())
-            windows.loc[test, name] = model.predict_proba(epochs[test])[:, 1]
-    tested = windows.dropna(subset=list(models)).astype({"left_out": int})
-    say("\n" + table(tested, seizures, list(models)) + "\n")
+    say("\n" + table(tested, found, seizures) + "\n")
 
     folder.mkdir(parents=True, exist_ok=True)
+    alarms = found["BIOT"].events(**ALARM)
     figure = plot_scores(
-        raw,
-        tested.start.to_numpy() + WINDOW_SECONDS / 2,
-        {name: tested[name].to_numpy() for name in models},
+        bipolar,
+        found["BIOT"].times,
+        {name: tested[name].to_numpy() for name in found},
         events=seizures,
+        detected=[(row.onset, row.onset + row.duration) for row in alarms.itertuples()],
         picks=["F3-C3", "F4-C4", "C3-P3", "P3-O1"],
-        threshold=THRESHOLD,
+        threshold=ALARM["threshold"],
     )
     figure.savefig(folder / "seizures.png", dpi=120)
     tested.to_csv(folder / "predictions.csv", index=False, float_format="%.4f")
@@ -84,48 +107,25 @@ def run(folder: Path, say: Callable[[str], None] = print, verbose: int = 1) -> N
     say(f"Predictions: {folder / 'predictions.csv'}")
 
 
-def cut(raw: mne.io.BaseRaw) -> tuple[mne.Epochs, pd.DataFrame]:
-    """Cut overlapping windows; say when each is, and whether it is in a seizure."""
-    epochs = mne.make_fixed_length_epochs(
-        raw,
-        WINDOW_SECONDS,
-        overlap=WINDOW_SECONDS - STEP_SECONDS,
-        preload=True,
-        verbose="error",
-    )
-    start = (epochs.events[:, 0] - raw.first_samp) / raw.info["sfreq"]
-    stop = start + WINDOW_SECONDS
-    inside = sum(
-        np.clip(np.minimum(stop, end) - np.maximum(start, begin), 0, None)
-        for begin, end in seizure_times(raw)
-    )
-    seizure = (inside >= WINDOW_SECONDS / 2).astype(int)
-    return epochs, pd.DataFrame({"start": start, "stop": stop, "seizure": seizure})
-
-
 def seizure_times(raw: mne.io.BaseRaw) -> list[tuple[float, float]]:
-    """Return onset and end of each seizure in seconds."""
+    """Return onset and end of each seizure in seconds from the first sample."""
+    onsets = raw.annotations.onset - raw.first_time
     return [
-        (note["onset"], note["onset"] + note["duration"])
-        for note in raw.annotations
+        (float(onset), float(onset + note["duration"]))
+        for onset, note in zip(onsets, raw.annotations, strict=True)
         if note["description"] == "seizure"
     ]
 
 
-def folds(
-    windows: pd.DataFrame, seizures: list[tuple[float, float]]
-) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.intp]]]:
-    """Yield which seizure is left out, and the windows to train on and to test on.
-
-    The recording is cut midway between seizures into one block per seizure. Windows
-    across a cut are left out, so that no sample is both trained and tested on.
-    """
-    cuts = [(end + begin) / 2 for (_, end), (begin, _) in pairwise(seizures)]
-    edges = [-np.inf, *cuts, np.inf]
-    for i, (first, last) in enumerate(pairwise(edges)):
-        test = (windows.start >= first) & (windows.stop <= last)
-        train = (windows.stop <= first) | (windows.start >= last)
-        yield i, np.flatnonzero(train), np.flatnonzero(test)
+def only(scores: RecordingScores, starts: NDArray[np.float64]) -> RecordingScores:
+    """Keep the scores of the windows that begin at these times."""
+    rows = np.isin(scores.start.round(6), starts.round(6))
+    return replace(
+        scores,
+        start=scores.start[rows],
+        stop=scores.stop[rows],
+        values=scores.values[rows].reset_index(drop=True),
+    )
 
 
 def biot(verbose: int) -> BIOTClassifier:
@@ -159,38 +159,36 @@ def log_spectra_regression(sfreq: float) -> Pipeline:
 
 
 def table(
-    tested: pd.DataFrame, seizures: list[tuple[float, float]], models: list[str]
+    tested: pd.DataFrame,
+    found: dict[str, RecordingScores],
+    seizures: list[tuple[float, float]],
 ) -> str:
     """Return the scores as text: a row per left-out seizure, and one for all."""
     head = f"{'tested on':<12}{'model':<22}{'AUROC':>7}{'AP':>7}{'found':>8}"
-    lines = [head + f"{'false alarms/h':>17}"]
-    parts = {f"seizure {int(i)}": part for i, part in tested.groupby("left_out")}
-    for name, part in {**parts, "all": tested}.items():
-        for model in models:
-            found, of, false = alarms(part, part[model].to_numpy(), seizures)
+    lines = [f"{head}{'false alarms/h':>17}"]
+    parts = {f"seizure {i}": part for i, part in tested.groupby("left_out")}
+    for part_name, part in {**parts, "all": tested}.items():
+        for name, scores in found.items():
+            here = only(scores, part["start"].to_numpy())
+            hits, of, false = count_alarms(here, seizures)
             background = (part.seizure == 0).sum() * STEP_SECONDS / 3600
             lines.append(
-                f"{name:<12}{model:<22}"
-                f"{roc_auc_score(part.seizure, part[model]):>7.3f}"
-                f"{average_precision_score(part.seizure, part[model]):>7.3f}"
-                f"{f'{found} of {of}':>8}{false / background:>17.1f}"
+                f"{part_name:<12}{name:<22}"
+                f"{roc_auc_score(part.seizure, part[name]):>7.3f}"
+                f"{average_precision_score(part.seizure, part[name]):>7.3f}"
+                f"{f'{hits} of {of}':>8}{false / background:>17.1f}"
             )
     return "\n".join(lines)
 
 
-def alarms(
-    windows: pd.DataFrame,
-    probability: NDArray[np.float64],
-    seizures: list[tuple[float, float]],
+def count_alarms(
+    scores: RecordingScores, seizures: list[tuple[float, float]]
 ) -> tuple[int, int, int]:
     """Count seizures with an alarm, all seizures, and alarms without a seizure."""
-    hits = windows[probability >= THRESHOLD]
-    # Windows that overlap or touch make one alarm.
-    run_of = (hits.start > hits.stop.shift()).cumsum()
-    runs = hits.groupby(run_of).agg(start=("start", "min"), stop=("stop", "max"))
-    first, last = windows.start.min(), windows.stop.max()
+    alarms = scores.events(**ALARM)
+    onset, end = alarms.onset.to_numpy(), (alarms.onset + alarms.duration).to_numpy()
+    first, last = scores.start.min(), scores.stop.max()
     here = [(b, e) for b, e in seizures if b < last and e > first]
-    touches = np.array(
-        [(runs.start < end) & (runs.stop > begin) for begin, end in here], dtype=bool
-    ).reshape(len(here), len(runs))
+    touches = np.array([(onset < e) & (end > b) for b, e in here], dtype=bool)
+    touches = touches.reshape(len(here), len(alarms))
     return int(touches.any(1).sum()), len(here), int((~touches.any(0)).sum())
