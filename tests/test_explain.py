@@ -16,6 +16,7 @@ from torch import nn
 from braindecode_biot import BIOT, BIOTClassifier, demo, load_absence, to_montage
 from braindecode_biot.explain import deletion_curve, explain
 from braindecode_biot.missing import whole_tokens
+from conftest import SHARED
 from recordings import make_dataset
 
 N_CHANS, N_TIMES, SFREQ = 3, 80, 40.0
@@ -294,6 +295,43 @@ def test_most_attributed_tokens_matter_most_in_a_seizure():
     # Absence seizures are spikes and waves at 3 per second.
     spectrum = attribution.mean().values[0].sum((0, 1))
     assert attribution.freqs[spectrum.argmax()] == 3
+
+
+@pytest.fixture(scope="module")
+def arithmetic() -> tuple[mne.BaseEpochs, np.ndarray, np.ndarray]:
+    """Half a minute each of rest and of mental arithmetic, with labels and subjects."""
+    folder = SHARED / "data" / "eegmat"
+    if not folder.is_dir():
+        pytest.skip(f"the recordings of mental arithmetic are not in {folder}")
+    parts, labels, subjects = [], [], []
+    for subject in range(8):
+        for session, label in ((1, "rest"), (2, "arithmetic")):
+            path = folder / f"Subject{subject:02d}_{session}.edf"
+            raw = mne.io.read_raw_edf(path, verbose="error").crop(0, 30)
+            raw = to_montage(raw.load_data(verbose="error"), "tcp-16")
+            epochs = mne.make_fixed_length_epochs(raw, 2, preload=True, verbose="error")
+            parts.append(epochs)
+            labels += [label] * len(parts[-1])
+            subjects += [subject] * len(parts[-1])
+    epochs = mne.concatenate_epochs(parts, verbose="error")
+    return epochs, np.array(labels), np.array(subjects)
+
+
+@pytest.mark.parametrize("baseline", ["flat", "mean"])
+def test_most_attributed_tokens_matter_most_in_other_subjects(arithmetic, baseline):
+    epochs, labels, subjects = arithmetic
+    classifier = demo.biot(0).set_params(
+        module__emb_size=32, module__n_layers=1, max_epochs=10
+    )
+    train, test = np.flatnonzero(subjects < 6), np.flatnonzero(subjects >= 6)
+    classifier.fit(epochs[train], labels[train])
+    attribution = explain(classifier, epochs[test], baseline=baseline)
+    curve = deletion_curve(
+        classifier, epochs[test], attribution, shares=[0, 0.2], random_state=0
+    )
+    mean = curve.groupby("share")[["attributed", "random"]].mean()
+    drop = mean.loc[0] - mean.loc[0.2]
+    assert drop["attributed"] > 2 * drop["random"]
 
 
 def test_ends_of_the_deletion_curve_are_window_and_baseline():

@@ -371,6 +371,9 @@ def test_single_electrodes_make_a_map_with_the_values_where_they_are():
     columns = [int((x - left) / (right - left) * len(grid)) for x in (-0.8, 0.8)]
     np.testing.assert_allclose(grid[row, columns], [-1, 1], atol=0.15)
     assert {dot.get_gid() for dot in figure.axes[0].collections} == set(values.index)
+    clip = image.get_clip_path().get_fully_transformed_path()
+    edge = figure.axes[0].transData.inverted().transform(clip.vertices)
+    np.testing.assert_allclose(np.hypot(*edge.T).max(), 1, atol=0.05)  # the head
     assert figure.axes[1].get_ylabel() == "drop of accuracy (%)"
     assert not lines_of(figure)
 
