@@ -55,7 +55,7 @@ def explain(
 
     Parameters
     ----------
-    estimator : BIOTClassifier, braindecode.EEGClassifier or BIOT
+    estimator : BIOTClassifier, BIOTRegressor, braindecode.EEGClassifier or BIOT
         Fitted: an estimator of this package, a skorch net with a
         :class:`~braindecode_biot.BIOT` as module, or a model.
     X : mne.Epochs | list of mne.Epochs | array | windowed braindecode dataset
@@ -74,8 +74,8 @@ def explain(
         p)` with its probability :math:`p`: the target's logit less that of all other
         classes together, and the difference of the logits where there are two. What
         only shifts all logits does not count, as it changes no prediction. "output" is
-        the logit or predicted value itself. None is log-odds, but the output for
-        regressors and for models with but one.
+        the logit, or a regressor's prediction in the unit of its targets. None is
+        log-odds, but the output for regressors and for models with but one.
     n_steps : int
         Steps between baseline and window.
     batch_size : int
@@ -134,13 +134,13 @@ def explain(
             if chosen is not None:
                 index = torch.as_tensor(chosen[which], device=spectra.device)
             base = _base(reference, spectra, present, opened.ch_names)
-            given = (rows, present, index, model, unit)
+            given = (rows, present, index, opened, unit)
             values = gradients.attribute(
                 spectra,
                 base,
                 additional_forward_args=given,
                 n_steps=n_steps,
-                internal_batch_size=max(batch_size, len(spectra)),
+                internal_batch_size=batch_size,
             ).detach()
             values = values.masked_fill(_absent(spectra, present), torch.nan)
             with torch.no_grad():
@@ -235,17 +235,17 @@ def deletion_curve(
     rng = check_random_state(random_state)
     orders = [worth, *(rng.uniform(size=worth.shape) for _ in range(n_random))]
     outputs = np.empty((len(orders), n_windows, len(shares)))
-    with _evaluating(opened.model) as model, torch.no_grad():
+    with _evaluating(opened.model), torch.no_grad():
         for which, spectra, rows, present in _batches(opened, batch_size):
             _check_same(attribution, spectra)
             base = _base(reference, spectra, present, opened.ch_names)
             index, unit = indices[which].to(spectra.device), attribution.unit
             there = ~_absent(spectra, present).flatten(1)
             for i, j in np.ndindex(len(orders), len(shares)):
-                order = torch.as_tensor(orders[i][which], device=spectra.device)
+                order = torch.as_tensor(orders[i][which]).to(spectra)
                 gone = _first(order, there, shares[j]).reshape(spectra.shape[:-1])
                 left = torch.where(gone[..., None], base, spectra)
-                output = _output(left, rows, present, index, model, unit)
+                output = _output(left, rows, present, index, opened, unit)
                 outputs[i, which, j] = output.cpu().numpy()
     return pd.DataFrame(
         {
@@ -394,16 +394,21 @@ def _output(
     rows: Tensor,
     present: Tensor | None,
     index: Tensor,
-    model: BIOT,
+    opened: Fitted,
     scale: str,
 ) -> Tensor:
     """Compute what is explained of each window, shape (batch,)."""
-    logits: Tensor = model.final_layer(model._embed(spectra, rows, present))
-    wanted = logits.gather(1, index[:, None])
+    model = opened.model
+    outputs: Tensor = model.final_layer(model._embed(spectra, rows, present))
+    wanted = outputs.gather(1, index[:, None])[:, 0]
     if scale == "output":
-        return wanted[:, 0]
-    others = logits.scatter(1, index[:, None], -torch.inf)
-    return wanted[:, 0] - others.logsumexp(1)
+        mean, spread = (
+            torch.tensor(unit).to(wanted)[index]
+            for unit in (opened.mean, opened.spread)
+        )
+        return mean + spread * wanted
+    others = outputs.scatter(1, index[:, None], -torch.inf)
+    return wanted - others.logsumexp(1)
 
 
 def _predicted(

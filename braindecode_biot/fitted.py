@@ -14,8 +14,8 @@ from sklearn.base import is_regressor
 from skorch import NeuralNet
 from torch import Tensor, nn
 
+from braindecode_biot.base import WindowsEstimator
 from braindecode_biot.model import BIOT
-from braindecode_biot.samples import LabelledWindows
 from braindecode_biot.weights import unwrapped
 
 __all__ = ["Fitted", "open_fitted"]
@@ -37,6 +37,8 @@ class Fitted:
         The class of each output; its number where there are no classes.
     is_regressor : bool
         Whether outputs are known to be predicted values.
+    mean, spread : array of shape (n_outputs,)
+        An output times spread plus mean is in the unit of what was fitted on.
     """
 
     model: BIOT
@@ -44,6 +46,8 @@ class Fitted:
     ch_names: tuple[str, ...]
     labels: NDArray[Any]
     is_regressor: bool
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
 
 
 def open_fitted(estimator: Any, X: Any) -> Fitted:
@@ -51,7 +55,7 @@ def open_fitted(estimator: Any, X: Any) -> Fitted:
 
     Parameters
     ----------
-    estimator : BIOTClassifier, skorch.NeuralNet or BIOT
+    estimator : BIOTClassifier, BIOTRegressor, skorch.NeuralNet or BIOT
         Fitted.
     X : Any
         Windows, as the estimator predicts on; of a model a tensor or an array.
@@ -77,16 +81,15 @@ def open_fitted(estimator: Any, X: Any) -> Fitted:
         estimator.check_is_fitted(["module_"])
         model = _biot(estimator.module_)
         windows = _Inputs(estimator.get_dataset(X))
-    elif hasattr(estimator, "_open") and hasattr(estimator, "_match"):
-        read = estimator._open(X)  # which checks that it is fitted
-        model = _biot(getattr(estimator, "model_", None) or estimator.net_.module_)
-        order = estimator._match(read)
-        windows = _Inputs(LabelledWindows(read, order=order).check(model))
+    elif isinstance(estimator, WindowsEstimator) and hasattr(estimator, "predict"):
+        windows = _Inputs(estimator._checked(estimator._open(X)))
+        model = estimator.model_
     else:
         raise TypeError(
             f"A {type(estimator).__name__} was given, expected a BIOT, a fitted "
-            "BIOTClassifier, or a skorch net of BIOT. Of a pipeline give the last step "
-            "and what the steps before it make of X; of a search its best_estimator_."
+            "BIOTClassifier or BIOTRegressor, or a skorch net of BIOT. Of a pipeline "
+            "give the last step and what the steps before it make of X; of a search "
+            "its best_estimator_."
         )
     if not len(windows):
         raise ValueError("Got no windows, expected at least one.")
@@ -95,7 +98,14 @@ def open_fitted(estimator: Any, X: Any) -> Fitted:
     labels = np.arange(model.n_outputs)
     if classes is not None and len(classes) == len(labels):
         labels = np.asarray(classes)
-    return Fitted(model, windows, _names(model), labels, regresses)
+    mean, spread = (
+        np.broadcast_to(np.asarray(value, float).ravel(), len(labels))
+        for value in (
+            getattr(estimator, "target_mean_", 0.0),
+            getattr(estimator, "target_scale_", 1.0),
+        )
+    )
+    return Fitted(model, windows, _names(model), labels, regresses, mean, spread)
 
 
 def _biot(model: nn.Module) -> BIOT:

@@ -13,7 +13,15 @@ from skorch import NeuralNetRegressor
 from skorch.exceptions import NotInitializedError
 from torch import nn
 
-from braindecode_biot import BIOT, BIOTClassifier, demo, load_absence, to_montage
+from braindecode_biot import (
+    BIOT,
+    BIOTClassifier,
+    BIOTEmbedding,
+    BIOTRegressor,
+    demo,
+    load_absence,
+    to_montage,
+)
 from braindecode_biot.explain import deletion_curve, explain
 from braindecode_biot.missing import whole_tokens
 from conftest import SHARED
@@ -265,6 +273,28 @@ def test_regressors_are_explained_in_their_own_unit():
         explain(net, x, 1, scale="log-odds")
 
 
+def test_regressors_of_this_package_are_explained_in_the_unit_of_the_targets(epochs):
+    codes = epochs.events[:, 2]
+    targets = np.stack([codes * 100.0, 40.0 - codes], axis=1)
+    regressor = BIOTRegressor(
+        max_epochs=2, validation_fraction=0, random_state=0, device="cpu",
+        **{f"module__{name}": value for name, value in SMALL.items()},
+    ).fit(epochs, targets)  # fmt: skip
+    attribution = explain(regressor, epochs, target=0)
+    predicted = regressor.predict(epochs)[:, 0]
+    np.testing.assert_allclose(attribution.outputs, predicted, rtol=1e-4)
+    scale = np.abs(attribution.values).sum((1, 2, 3))
+    assert np.abs(attribution.delta / scale).max() < 1e-3
+    curve = deletion_curve(regressor, epochs, attribution, shares=[0, 1])
+    np.testing.assert_allclose(curve.attributed[::2], predicted, rtol=1e-4)
+    one = BIOTRegressor(
+        max_epochs=1, validation_fraction=0, random_state=0, device="cpu",
+        **{f"module__{name}": value for name, value in SMALL.items()},
+    ).fit(epochs, targets[:, 0])  # fmt: skip
+    outputs = explain(one, epochs).outputs
+    np.testing.assert_allclose(outputs, one.predict(epochs), rtol=1e-4)
+
+
 def test_few_steps_are_warned_of():
     model, x = make_model(), 3 * make_windows()
     with torch.no_grad():
@@ -397,6 +427,8 @@ def test_what_holds_no_model_is_refused(fitted, epochs):
         explain(make_pipeline(fitted), epochs)
     with pytest.raises(TypeError, match="is a Linear, expected a BIOT"):
         explain(nn.Linear(2, 2), make_windows())
+    with pytest.raises(TypeError, match="A BIOTEmbedding was given"):
+        explain(BIOTEmbedding(), epochs)
     headless = nn.Linear(2, 2)
     headless.channel_names = None
     with pytest.raises(TypeError, match="is a Linear, expected a BIOT with a head"):
