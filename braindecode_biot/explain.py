@@ -50,8 +50,9 @@ def explain(
         \bigl(S' + \alpha (S - S')\bigr) \, d\alpha
 
     so that all values together are the output at the window less the output at the
-    baseline :math:`S'`. Spectra are those after the model's own scaling: that one
-    channel is louder than another, or than in another window, is not in them.
+    baseline :math:`S'`. Where the model scales its input, as by default, spectra are
+    those of scaled windows: that a channel is louder than another, or than in another
+    window, is not in them.
 
     Parameters
     ----------
