@@ -18,8 +18,8 @@ __all__ = ["plot_scores"]
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; the first is kept
 # for what is true, the second for what was detected.
-_TRUTH, _DETECTED = "#E69F00", "#56B4E9"
-_COLOURS = ["#0072B2", "#009E73", "#CC79A7", "#D55E00"]
+_TRUTH, _DETECTED = "#E69F00", "#D55E00"
+_COLOURS = ["#0072B2", "#009E73", "#CC79A7", "#56B4E9"]
 # Of longer recordings, the range of the samples is drawn in so many bins, which are
 # read so many seconds at a time.
 _BINS, _SECONDS = 4000, 300.0
@@ -98,14 +98,15 @@ def plot_scores(
     *eeg, lower = axes
     for axis in axes:
         own = axis is lower
-        for kind, spans, colour in [
-            ("true event", events, _TRUTH),
-            ("detected", detected, _DETECTED),
+        for kind, spans, style in [
+            ("true event", events, {"color": _TRUTH, "alpha": 0.35}),
+            # A strip, for a second shade would hide the first.
+            ("detected", detected, {"color": _DETECTED, "ymax": 0.05}),
         ]:
             shown = [(b, e) for b, e in spans if e >= start and b <= stop]
             for i, (onset, end) in enumerate(shown):
                 label = kind if i == 0 and own else None
-                axis.axvspan(onset, end, color=colour, alpha=0.35, lw=0, label=label)
+                axis.axvspan(onset, end, lw=0, label=label, **style)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_xlim(start, stop)
     if raw is not None:
@@ -119,7 +120,7 @@ def plot_scores(
         lower.axhline(threshold, color="0.5", lw=0.8, ls=":")
     lower.set(xlabel="time (s)", ylabel=ylabel)
     if ylabel == "probability":
-        lower.set_ylim(-0.03, 1.03)
+        lower.set_ylim(-0.09 if len(detected) else -0.03, 1.03)
     if scores or events or detected:
         n_shown = len(lower.get_legend_handles_labels()[0])
         lower.legend(

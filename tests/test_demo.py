@@ -10,64 +10,49 @@ import pytest
 from click.testing import CliRunner
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from braindecode_biot import BIOTClassifier, demo, load_absence, to_montage
-from braindecode_biot.channels import canonical
+from braindecode_biot import BIOTClassifier, demo, load_absence
 from braindecode_biot.cli import main
+from braindecode_biot.montage import MontageReport
+from braindecode_biot.scores import RecordingScores
 
 
-@pytest.fixture(scope="module")
-def raw():
-    return to_montage(load_absence(), "tcp-16")
+def scores_of(probability):
+    start = np.arange(len(probability)) * 0.5
+    return RecordingScores(
+        start=start,
+        stop=start + 2,
+        skipped=pd.DataFrame(),
+        montage=MontageReport("own", (), ()),
+        duration=start[-1] + 2,
+        source="",
+        values=pd.DataFrame({"seizure": probability}),
+    )
 
 
-def test_derivations_are_differences(raw):
-    original = load_absence()
-    original.rename_channels(canonical)
-    assert len(raw.ch_names) == 16
-    for name in raw.ch_names:
-        anode, cathode = (original.get_data(part)[0] for part in name.split("-"))
-        np.testing.assert_allclose(raw.get_data(name)[0], anode - cathode, atol=1e-15)
+def test_seizures_are_where_the_clinic_marked_them():
+    raw = load_absence()
+    times = demo.seizure_times(raw)
+    assert [round(onset, 1) for onset, _ in times] == [200.5, 236.9, 296.9]
+    later = demo.seizure_times(raw.crop(100))
+    np.testing.assert_allclose(later, np.array(times) - 100, atol=1e-6)
 
 
-def test_windows_are_labelled_by_half_their_length(raw):
-    epochs, windows = demo.cut(raw)
-    assert len(epochs) == len(windows) == 677
-    seizure = np.zeros(len(raw.times))
-    for onset, end in demo.seizure_times(raw):
-        seizure[(raw.times >= onset) & (raw.times < end)] = 1
-    for (start, _, _), label in zip(epochs.events, windows.seizure, strict=True):
-        share = seizure[start : start + 400].mean()
-        assert label == (share >= 0.5) or abs(share - 0.5) <= 1 / 400
-
-
-def test_no_sample_is_both_trained_and_tested_on(raw):
-    _, windows = demo.cut(raw)
-    seizures = demo.seizure_times(raw)
-    tested = []
-    for left_out, train, test in demo.folds(windows, seizures):
-        onset, end = seizures[left_out]
-        first, last = windows.start[test].min(), windows.stop[test].max()
-        assert first < onset < end < last
-        outside = (windows.stop[train] <= first) | (windows.start[train] >= last)
-        assert outside.all()
-        assert windows.seizure[test].any()
-        assert windows.seizure[train].any()
-        tested.extend(test)
-    assert len(set(tested)) == len(tested)
-
-
-def test_alarms_are_runs_of_windows():
-    start = np.arange(0, 20, 0.5)
-    windows = pd.DataFrame({"start": start, "stop": start + 2})
-    probability = np.zeros(len(start))
-    # One run over the first seizure, another far from any; the second seizure is
-    # missed, and the third lies elsewhere.
-    probability[8:12] = 0.9
+def test_alarms_are_events():
+    probability = np.zeros(40)
+    # One alarm at the first seizure, of two runs; another far from any; the second
+    # seizure is missed, and the third lies elsewhere.
+    probability[8:10] = probability[12:14] = 0.9
     probability[30:33] = 0.5
-    found, of, false = demo.alarms(windows, probability, [(5, 6), (11, 12), (50, 51)])
-    assert (found, of, false) == (1, 2, 1)
-    assert demo.alarms(windows, np.zeros(len(start)), [(5, 6)]) == (0, 1, 0)
-    assert demo.alarms(windows, probability, []) == (0, 0, 2)
+    seizures = [(5, 6), (11, 12), (50, 51)]
+    assert demo.count_alarms(scores_of(probability), seizures) == (1, 2, 1)
+    assert demo.count_alarms(scores_of(np.zeros(40)), [(5, 6)]) == (0, 1, 0)
+    assert demo.count_alarms(scores_of(probability), []) == (0, 0, 2)
+
+
+def test_only_some_windows():
+    scores = demo.only(scores_of(np.arange(5) / 10), np.array([0.5, 2.0]))
+    assert scores.start.tolist() == [0.5, 2]
+    assert scores.values["seizure"].tolist() == [0.1, 0.4]
 
 
 def run_demo(folder) -> tuple[str, pd.DataFrame]:

@@ -79,6 +79,62 @@ def test_axes_may_be_given(raw):
     assert plot_scores(raw, TIMES[:1], {"a": [0.3]}, axes=axes) is figure
 
 
+def test_detected_events_are_strips_beside_the_true_ones(raw):
+    found = plot_scores(raw, TIMES, {}, events=[(2, 3)], detected=[(2.5, 4), (8, 9)])
+    for ax in found.axes:
+        true, first, second = ax.patches
+        assert (first.get_x(), second.get_x()) == (2.5, 8)
+        assert first.get_height() < 0.1 < true.get_height()
+    texts = [text.get_text() for text in found.axes[1].get_legend().get_texts()]
+    assert texts == ["true event", "detected"]
+
+
+def test_a_stretch_of_the_recording(raw):
+    figure = plot_scores(
+        raw, TIMES, {"a": TIMES / 10}, events=[(0, 1), (5, 6)], tmin=4, tmax=7
+    )
+    eeg, lower = figure.axes
+    assert lower.get_xlim() == (4, 7)
+    assert len(lower.patches) == 1
+    x = eeg.lines[0].get_xdata()
+    assert (x[0], x[-1]) == (4, 7)
+    with pytest.raises(ValueError, match=r"nothing to draw between tmin=12 .* 9.99 s"):
+        plot_scores(raw, TIMES, {}, tmin=12)
+
+
+def test_scores_without_a_recording():
+    figure = plot_scores(None, TIMES, {"a": TIMES * 10}, ylabel="prediction")
+    (ax,) = figure.axes
+    assert ax.get_ylabel() == "prediction"
+    assert ax.get_ylim()[1] > 90
+    assert len(plot_scores(None, TIMES[:1], {"a": [0.5]}).axes[0].lines) == 1
+
+
+def test_of_long_recordings_the_range_is_drawn(tmp_path):
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(2, 400_000)) * 1e-5
+    data[0, 123_456] = 1e-3  # which thinning out would lose
+    raw = mne.io.RawArray(data, mne.create_info(["C3", "C4"], 500, "eeg"), verbose=0)
+    raw.save(tmp_path / "a_raw.fif", verbose="error")
+    lazy = mne.io.read_raw_fif(tmp_path / "a_raw.fif", verbose="error")
+    lines = plot_scores(lazy, [1.0], {}).axes[0].lines
+    assert not lazy.preload
+    y = lines[0].get_ydata()
+    assert len(y) < 20_000
+    peak = lines[0].get_xdata()[y.argmax()]
+    np.testing.assert_allclose(y.max(), 1000, rtol=1e-3)
+    np.testing.assert_allclose(peak, 123_456 / 500, atol=0.5)
+    assert lines[0].get_xdata()[-1] > 799
+
+
+def test_gaps_in_a_recording_are_left_out(raw):
+    raw = raw.copy()
+    raw._data[0, 100:200] = np.nan
+    raw._data[1] = np.nan
+    axes = plot_scores(raw, TIMES, {}, picks=["C0", "C1"]).axes
+    assert np.isfinite(axes[0].get_yticks()).all()
+
+
 def test_scores_of_another_length_are_refused(raw):
     with pytest.raises(ValueError, match=r"'a' has scores of shape \(3,\) for 19"):
         plot_scores(raw, TIMES, {"a": [0, 1, 0]})
