@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from braindecode_biot.montage import ToMontage, montage_report, to_montage
     from braindecode_biot.persistence import load_estimator, save_estimator
     from braindecode_biot.published import PUBLISHED
+    from braindecode_biot.reading import RecordingError
+    from braindecode_biot.recording_report import report_recording, save_report
     from braindecode_biot.recordings import embed_recording, score_recording
     from braindecode_biot.report import LoadReport
     from braindecode_biot.saving import save_weights
@@ -33,6 +35,7 @@ __all__ = [
     "BIOTRegressor",
     "CheckpointError",
     "LoadReport",
+    "RecordingError",
     "ToMontage",
     "embed_recording",
     "export_onnx",
@@ -42,7 +45,9 @@ __all__ = [
     "load_estimator",
     "load_weights",
     "montage_report",
+    "report_recording",
     "save_estimator",
+    "save_report",
     "save_weights",
     "score_recording",
     "signal_params",
@@ -58,6 +63,7 @@ _MODULES = {
     "CheckpointError": "weights",
     "LoadReport": "report",
     "PUBLISHED": "published",
+    "RecordingError": "reading",
     "ToMontage": "montage",
     "embed_recording": "recordings",
     "export_onnx": "export",
@@ -67,7 +73,9 @@ _MODULES = {
     "load_estimator": "persistence",
     "load_weights": "loading",
     "montage_report": "montage",
+    "report_recording": "recording_report",
     "save_estimator": "persistence",
+    "save_report": "recording_report",
     "save_weights": "saving",
     "score_recording": "recordings",
     "signal_params": "signal",
