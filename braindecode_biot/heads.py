@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from braindecode_biot.attribution import Attribution
 from braindecode_biot.channels import Electrode, canonical, parse
-from braindecode_biot.montage import MontageReport
+from braindecode_biot.coverage import MontageReport
 
 __all__ = ["DIVERGING", "plot_channel_importance", "plot_montage"]
 

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from braindecode_biot.coverage import MontageReport
 from braindecode_biot.files import write_whole
-from braindecode_biot.montage import MontageReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

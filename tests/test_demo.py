@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from braindecode_biot import BIOTClassifier, demo, load_absence
 from braindecode_biot.cli import main
-from braindecode_biot.montage import MontageReport
+from braindecode_biot.coverage import MontageReport
 from braindecode_biot.scores import RecordingScores
 
 

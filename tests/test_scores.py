@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braindecode_biot import files
-from braindecode_biot.montage import MontageReport, MontageRow
+from braindecode_biot.coverage import MontageReport, MontageRow
 from braindecode_biot.scores import RecordingEmbeddings, RecordingScores
 from recordings import make_raw
 

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from braindecode_biot import BIOTClassifier
 from braindecode_biot.attribution import Attribution
-from braindecode_biot.montage import MontageReport, MontageRow, montage_report
+from braindecode_biot.coverage import MontageReport, MontageRow
+from braindecode_biot.montage import montage_report
 from braindecode_biot.viz import (
     plot_attribution,
     plot_channel_importance,
