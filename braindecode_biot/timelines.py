@@ -98,15 +98,17 @@ def plot_scores(
     *eeg, lower = axes
     for axis in axes:
         own = axis is lower
-        for kind, spans, style in [
-            ("true event", events, {"color": _TRUTH, "alpha": 0.35}),
+        for kind, spans, colour, alpha, height in [
+            ("true event", events, _TRUTH, 0.35, 1.0),
             # A strip, for a second shade would hide the first.
-            ("detected", detected, {"color": _DETECTED, "ymax": 0.05}),
+            ("detected", detected, _DETECTED, 1.0, 0.05),
         ]:
             shown = [(b, e) for b, e in spans if e >= start and b <= stop]
             for i, (onset, end) in enumerate(shown):
                 label = kind if i == 0 and own else None
-                axis.axvspan(onset, end, lw=0, label=label, **style)
+                axis.axvspan(
+                    onset, end, 0, height, color=colour, alpha=alpha, lw=0, label=label
+                )
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_xlim(start, stop)
     if raw is not None:
