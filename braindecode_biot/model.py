@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from braindecode_biot.channel_rows import ChannelRows
 from braindecode_biot.channels import vocabulary
 from braindecode_biot.encoder import Encoder
+from braindecode_biot.inference import by_window, encode, is_plain, may_share
 from braindecode_biot.missing import find_missing, trim, whole_tokens
 from braindecode_biot.pretrained import CheckpointMixin
 from braindecode_biot.tokens import (
@@ -254,10 +255,17 @@ class BIOT(CheckpointMixin, EEGModuleMixin, nn.Module):
             ``pos`` tells channels apart that the model does not know. Values cannot be
             checked in a compiled graph: logits are NaN there instead.
         """
-        embedding = self._embed(*self._read(x, pos, ch_mask))
+        windows = self._find(x, pos, ch_mask)
+        plain = is_plain(self, self.encoder, x)
+        if plain:
+            embedding = self._embed_alone(*windows)
+        else:
+            embedding = self._embed(*self._take_spectra(*windows))
         if return_features:
             return {"features": embedding, "cls_token": None}
-        logits: Tensor = self.final_layer(embedding)
+        # Row by row, as a matrix product of more rows may round in another way.
+        each = torch.split(embedding, 1) if plain else [embedding]
+        logits = torch.cat([self.final_layer(row) for row in each])
         return (logits, embedding) if self.return_feature else logits
 
     def _read(
@@ -269,18 +277,50 @@ class BIOT(CheckpointMixin, EEGModuleMixin, nn.Module):
         there. Channels and times that the whole batch lacks are left out unless
         ``whole``.
         """
+        return self._take_spectra(*self._find(x, pos, ch_mask, whole))
+
+    def _find(
+        self, x: Tensor, pos: Tensor | None, ch_mask: Tensor | None, whole: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Find the rows of the channels, the samples missing and the tokens there."""
         self._check_shapes(x, pos, ch_mask)
         missing = find_missing(x, ch_mask, self.missing)
         rows = self.channels(pos, ch_mask)[..., : x.shape[1]]
         if missing is None:
-            return self.spectra(x), rows, None
+            return x, rows, None, None
         if not whole:
             x, missing, rows = trim(x, missing, rows, self.token_size)
         present = whole_tokens(missing, self.token_size, self.hop_length)
+        return x, rows, missing, present
+
+    def _take_spectra(
+        self, x: Tensor, rows: Tensor, missing: Tensor | None, present: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Take the spectra of what ``_find`` returns."""
         spectra = self.spectra(x, missing)
-        # What stands for absent tokens may be beyond all bounds.
-        absent = ~present.reshape(*spectra.shape[:-1], 1)
-        return spectra.masked_fill(absent, 0), rows, present
+        if (
+            present is not None
+        ):  # what stands for absent tokens may be beyond all bounds
+            absent = ~present.reshape(*spectra.shape[:-1], 1)
+            spectra = spectra.masked_fill(absent, 0)
+        return spectra, rows, present
+
+    def _embed_alone(
+        self, x: Tensor, rows: Tensor, missing: Tensor | None, present: Tensor | None
+    ) -> Tensor:
+        """Embed windows one by one; without gradients on a CPU, see ``inference``."""
+
+        def embed(*window: Tensor) -> Tensor:
+            spectra, rows, present = self._take_spectra(*window)
+            return encode(self.encoder, self.tokens(spectra, rows), present)
+
+        if present is None:
+            n_frames = 1 + (x.shape[-1] - self.token_size) // self.hop_length
+            n_tokens = x.shape[1] * n_frames
+        else:
+            n_tokens = int(present.sum(1).min())
+        share = may_share(n_tokens, self.emb_size)
+        return by_window(embed, x, rows, missing, present, share=share)
 
     def _embed(self, spectra: Tensor, rows: Tensor, present: Tensor | None) -> Tensor:
         """Embed windows, shape (batch, emb_size), from what ``_read`` returns."""
