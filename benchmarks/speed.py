@@ -92,9 +92,7 @@ def peak_memory(name: str, batch: int, n_chans: int, n_times: int, work: str) ->
     """Measure in a process of its own the MB that a call takes at most."""
     call = [sys.executable, __file__, "--peak", name, work]
     shape = [str(n) for n in (batch, n_chans, n_times)]
-    done = subprocess.run(  # noqa: S603
-        [*call, *shape], check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([*call, *shape], check=True, capture_output=True, text=True)
     return float(done.stdout)
 
 
