@@ -1,4 +1,4 @@
-"""Many files through one piece of work, one result each.
+"""Many files through one piece of work, with results each.
 
 Owns the order of such a run: the place of the results is tried before the work begins,
 a file that fails does not end the others, what is done already is passed over, and
@@ -8,19 +8,60 @@ results of other settings are not mixed. Must not know what the work is.
 import errno
 import hashlib
 import json
+import os
+import reprlib
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from braindecode_biot.files import write_whole
 
-__all__ = ["SettingsError", "checksum", "open_folder", "run_files"]
+__all__ = [
+    "SettingsError",
+    "check_writable",
+    "checksum",
+    "open_folder",
+    "plan_results",
+    "run_files",
+]
 
 _SETTINGS = "settings.json"
+# The disk or its quota is full, or it cannot be written any more.
+_NO_PLACE = {errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 class SettingsError(ValueError):
     """A folder holds results that were made with other settings."""
+
+
+def check_writable(folder: Path) -> Path:
+    """Make a folder, and say at once if nothing can be written in it.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+
+    Returns
+    -------
+    Path
+        The same.
+
+    Raises
+    ------
+    OSError
+        It cannot be made, or nothing can be written in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{secrets.token_hex(4)}.part"
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        why = f"Nothing can be written in the folder: {error.strerror}"
+        raise OSError(error.errno, why, str(folder)) from error
+    return folder
 
 
 def checksum(source: str | Path) -> str:
@@ -36,14 +77,60 @@ def checksum(source: str | Path) -> str:
     str
         SHA-256 of the file, or of the files in the folder; else the name.
     """
-    path = Path(source)
+    path = Path(source).expanduser()
     if not path.exists():
         return str(source)
-    digest = hashlib.sha256()
+    total = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(path.iterdir()):
         if file.is_file():
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
+            with file.open("rb") as opened:
+                total.update(hashlib.file_digest(opened, "sha256").digest())
+    return total.hexdigest()
+
+
+def plan_results(
+    files: Sequence[Path], folder: Path, suffixes: Sequence[str]
+) -> dict[Path, list[Path]]:
+    """Settle the results of each file.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        The files.
+    folder : Path
+        Where the results go: each under its file's name with another suffix.
+    suffixes : sequence of str
+        These, such as ``".csv"``.
+
+    Returns
+    -------
+    dict
+        Results by file, in order; a file that was named twice is there once.
+
+    Raises
+    ------
+    ValueError
+        Two files would have the same result, or one would be written over.
+    """
+    results = {
+        file: [folder / f"{file.stem}{end}" for end in suffixes] for file in files
+    }
+    owners: dict[Path, Path] = {}
+    given = {file.absolute() for file in files}
+    for file, made in results.items():
+        for result in made:
+            if result in owners and owners[result].absolute() != file.absolute():
+                raise ValueError(
+                    f"'{owners[result]}' and '{file}' would both become '{result}'. "
+                    "Put them through in runs of their own, with other output folders."
+                )
+            if result.absolute() in given:
+                raise ValueError(
+                    f"The result of '{file}' would replace '{result}', which is to be "
+                    "read. Choose another output folder."
+                )
+            owners[result] = file
+    return results
 
 
 def open_folder(
@@ -57,7 +144,7 @@ def open_folder(
         The folder; it is made.
     settings : mapping
         What the results depend on beside their files, in JSON's types. They are kept in
-        ``settings.json``.
+        ``settings.json``. Results that are older than this file are not of these.
     overwrite : bool
         Whether results of other settings may be in it, which will be replaced.
 
@@ -73,25 +160,25 @@ def open_folder(
     SettingsError
         It holds results of other settings.
     """
+    check_writable(folder)
     path = folder / _SETTINGS
-    text = json.dumps(dict(settings), indent=2, sort_keys=True)
-    if path.exists() and not overwrite:
-        before = path.read_text(encoding="utf-8")
-        if before != text:
-            differing = _differences(before, settings)
+    if path.exists():
+        differing = _differences(path, settings)
+        if not differing:
+            return folder  # left as old as it is, and so are its results
+        if not overwrite and _has_results(folder):
             raise SettingsError(
                 f"'{folder}' holds results that were made with other settings "
                 f"({differing}). Choose another folder, or replace them (--overwrite)."
             )
+    text = json.dumps(dict(settings), indent=2, sort_keys=True)
     write_whole(path, text.encode())
     return folder
 
 
 def run_files(
-    files: Sequence[Path],
-    folder: Path,
-    suffix: str,
-    work: Callable[[Path, Path], str],
+    results: Mapping[Path, Sequence[Path]],
+    work: Callable[[Path, list[Path]], str],
     say: Callable[[str], None],
     *,
     overwrite: bool = False,
@@ -100,20 +187,17 @@ def run_files(
 
     Parameters
     ----------
-    files : sequence of Path
-        The files.
-    folder : Path
-        Where the results go: each under its file's name with another suffix.
-    suffix : str
-        That suffix, such as ``".csv"``.
+    results : mapping of Path to sequence of Path
+        Results by file, from :func:`plan_results`, in a folder that
+        :func:`open_folder` made ready.
     work : callable
-        Takes a file and the path of its result, writes that, whole or not at all, and
-        returns a line about it.
+        Takes a file and the paths of its results, writes these, each whole or not at
+        all, and returns a line about it.
     say : callable
         Takes each line of text for the reader.
     overwrite : bool
-        Whether to work again on what is done. Otherwise a result that is newer than its
-        file is kept.
+        Whether to work again on what is done. Otherwise a file is passed over of which
+        all results are newer than it and than the settings.
 
     Returns
     -------
@@ -122,30 +206,23 @@ def run_files(
 
     Raises
     ------
-    ValueError
-        Two files would have the same result.
     OSError
         The disk is full: the others would fail as well.
+    ImportError
+        A package is not installed: the others would fail as well.
     """
-    results = {file: folder / f"{file.stem}{suffix}" for file in files}
-    owners: dict[Path, Path] = {}
-    for file, result in results.items():
-        if result in owners:
-            raise ValueError(
-                f"'{owners[result]}' and '{file}' would both become '{result}'. Put "
-                "them through in runs of their own, with other output folders."
-            )
-        owners[result] = file
     failures = []
-    for i, (file, result) in enumerate(results.items(), start=1):
+    for i, (file, made) in enumerate(results.items(), start=1):
         count = f"[{i}/{len(results)}]"
-        if not overwrite and _is_done(file, result):
-            say(f"{count} {file}: done before, in {result}")
+        if not overwrite and all(_is_done(file, result) for result in made):
+            say(f"{count} {file}: done before, in {made[0]}")
             continue
         try:
-            told = work(file, result)
+            told = work(file, list(made))
+        except ImportError:
+            raise
         except Exception as error:  # one bad file must not end the others
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            if isinstance(error, OSError) and error.errno in _NO_PLACE:
                 raise
             why = str(error) or type(error).__name__
             failures.append((file, why))
@@ -158,18 +235,29 @@ def run_files(
 def _is_done(file: Path, result: Path) -> bool:
     if not result.is_file() or not file.exists():
         return False
-    return result.stat().st_mtime >= file.stat().st_mtime
+    settings = result.parent / _SETTINGS
+    known_by = [file, settings] if settings.exists() else [file]
+    return result.stat().st_mtime >= max(path.stat().st_mtime for path in known_by)
 
 
-def _differences(before: str, settings: Mapping[str, Any]) -> str:
+def _has_results(folder: Path) -> bool:
+    """Tell whether anything was put in a folder since its settings."""
+    since = (folder / _SETTINGS).stat().st_mtime
+    return any(
+        entry.name != _SETTINGS and entry.is_file() and entry.stat().st_mtime >= since
+        for entry in os.scandir(folder)
+    )
+
+
+def _differences(path: Path, settings: Mapping[str, Any]) -> str:
     """List the settings that differ from those in a file."""
     try:
-        old = dict(json.loads(before))
+        old = dict(json.loads(path.read_bytes()))
     except (ValueError, TypeError):
         return "they cannot be read"
     new = json.loads(json.dumps(dict(settings)))
     return "; ".join(
-        f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
+        f"{key}: {reprlib.repr(old.get(key))} there, {reprlib.repr(new.get(key))} now"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     )

@@ -2,9 +2,10 @@
 
 Results go to files and tables to stdout; progress and what failed go to stderr. The
 exit code is 0 where all went well, 1 where a file failed, 2 where the command was
-wrong.
+wrong, 130 where it was interrupted.
 """
 
+import math
 import sys
 import warnings
 from collections.abc import Callable
@@ -15,6 +16,33 @@ import click
 
 __all__ = ["main"]
 
+
+class _Commands(click.Group):
+    """Commands that say what became of the work when they are interrupted."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            click.echo(f"\n{str(error) or 'Interrupted.'}", err=True)
+            ctx.exit(130)
+
+
+class _Number(click.FloatRange):
+    """A finite number; click takes "nan" for one."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number.", param, ctx)
+        return number
+
+
+_NUMBER = _Number()
+_LENGTH = _Number(min=0)
+_POSITIVE = _Number(min=0, min_open=True)
 _FILES = click.argument(
     "files",
     nargs=-1,
@@ -39,20 +67,29 @@ _output = click.option(
     "folder",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
-    help="Folder for the results; it is made. One file each, by the recording's name.",
+    help="Folder for the results, which is made. Each is named after its recording; "
+    "what is there and newer than its recording is not made again.",
 )
+_EVENTS = {"events": "-events.csv", "fif": "-annot.fif", "edf": "-events.edf"}
 _reading = _options(
-    click.option("--window", type=float, help="Length of a window in seconds."),
     click.option(
-        "--step", type=float, help="From one window to the next, in seconds [a window]."
+        "--window",
+        type=_POSITIVE,
+        help="Length of a window in seconds.  [default: the model's]",
+    ),
+    click.option(
+        "--step",
+        type=_POSITIVE,
+        help="Seconds from the start of one window to the next.  [default: a window]",
     ),
     click.option(
         "--on-bad",
         type=click.Choice(["skip", "mask", "keep"]),
         default="skip",
         show_default=True,
-        help="Windows that touch annotations beginning with BAD: leave them out, mask "
-        "what is marked (models that take missing data), or ignore the marks.",
+        help="Windows that touch annotations whose names begin with BAD: leave them "
+        "out, mask what is marked (models that take missing data), or ignore the "
+        "marks.",
     ),
     click.option(
         "--montage",
@@ -63,17 +100,29 @@ _reading = _options(
         "--use-bads", is_flag=True, help="Use channels that are marked as bad."
     ),
     click.option(
-        "--upsample", is_flag=True, help="Take files of a lower sampling rate."
+        "--upsample",
+        is_flag=True,
+        help="Take files of a lower sampling rate than the model's, too.",
     ),
 )
 _running = _options(
-    click.option("--batch-size", type=click.IntRange(min=1), default=32, hidden=True),
-    click.option("--overwrite", is_flag=True, help="Work again on what is done."),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        default=32,
+        show_default=True,
+        help="Windows that the model gets at a time.",
+    ),
+    click.option(
+        "--overwrite",
+        is_flag=True,
+        help="Make again what is done, also results of other settings.",
+    ),
     click.option("-q", "--quiet", is_flag=True, help="Say only what failed."),
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="braindecode-biot")
 def main() -> None:
     """BIOT, the biosignal transformer, on your recordings."""
@@ -91,14 +140,19 @@ def main() -> None:
 )
 @click.option(
     "--window",
-    type=float,
+    type=_POSITIVE,
     default=10.0,
     show_default=True,
     help="Length of windows in seconds, for the signal parameters.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, a line per file.")
 def info(files: tuple[Path, ...], montage: str, window: float, as_json: bool) -> None:
-    """Say what recordings hold, and which channels of a montage they can give."""
+    """Describe recordings and what they give of a montage.
+
+    FILES are in any format that MNE reads (EDF, BDF, BrainVision, EEGLAB, FIF, ...).
+    Shows length, sampling rate, channels, annotations, the signal parameters that a
+    model would be given, and where each channel of the montage would come from.
+    """
     import json
 
     from braindecode_biot.reading import open_recording
@@ -111,11 +165,13 @@ def info(files: tuple[Path, ...], montage: str, window: float, as_json: bool) ->
             raw = _quietly(open_recording, file)
             if as_json:
                 told = {"file": str(file), **describe_recording(raw, names, window)}
-                click.echo(json.dumps(told))
+                text = json.dumps(told)
             else:
-                click.echo(f"{file}\n{summarise(raw, names, window)}\n")
+                text = f"{file}\n{summarise(raw, names, window)}\n"
         except Exception as error:  # one bad file must not end the others
             failures.append((file, str(error) or type(error).__name__))
+        else:
+            click.echo(text)
     _end(failures, len(files))
 
 
@@ -135,7 +191,7 @@ def info(files: tuple[Path, ...], montage: str, window: float, as_json: bool) ->
     type=click.Choice(["npz", "parquet", "csv"]),
     default="npz",
     show_default=True,
-    help="What the results are.",
+    help="Arrays for NumPy, or a table as Parquet or CSV.",
 )
 @_reading
 @_running
@@ -144,26 +200,30 @@ def embed(
     folder: Path,
     source: str,
     suffix: str,
+    batch_size: int,
     overwrite: bool,
     quiet: bool,
     **reading: Any,
 ) -> None:
-    """Embed each window of recordings, one result per file."""
-    reading["montage"] = _checked_montage(reading["montage"])
-    from braindecode_biot.batches import checksum
+    """Embed the windows of recordings, a result each.
 
-    settings = {"command": "embed", "model": checksum(source), **reading}
-    _open(folder, settings, overwrite)
+    FILES are in any format that MNE reads. Results hold start and stop of each window
+    in seconds, and its embedding.
+    """
+    reading["montage"] = _checked_montage(reading["montage"])
+    settings = {"command": "embed", **reading}
+    results = _prepared(files, folder, [f".{suffix}"], source, settings, overwrite)
     model = _refused(_embedder, source, reading["window"])
 
     from braindecode_biot.recordings import embed_recording
 
-    def work(file: Path, result: Path) -> str:
-        found = _quietly(embed_recording, model, file, verbose=not quiet, **reading)
-        found.save(result)
-        return f"{str(found)[1:-1]}, in {result}"
+    def work(file: Path, made: list[Path]) -> str:
+        bar = {"batch_size": batch_size, "verbose": _shows_bars(quiet)}
+        found = _quietly(embed_recording, model, file, quiet=quiet, **bar, **reading)
+        found.save(made[0])
+        return f"{_about(found)}; in {made[0]}"
 
-    _run(files, folder, f".{suffix}", work, overwrite, quiet)
+    _run(results, work, overwrite, quiet)
 
 
 @main.command()
@@ -176,23 +236,36 @@ def embed(
     type=click.Choice(["csv", "events", "fif", "edf"]),
     default="csv",
     show_default=True,
-    help="A table of windows, a table of events, or annotations as FIF or EDF+.",
+    help="A table of the windows' scores, a table of events, or events as annotations "
+    "in FIF or EDF+.",
 )
 @click.option(
     "--threshold",
-    type=float,
+    type=_NUMBER,
     default=0.5,
     show_default=True,
-    help="Score from which on there is an event.",
-)
-@click.option("--low", type=float, help="Score down to which it goes on [threshold].")
-@click.option(
-    "--min-duration", type=float, default=0.0, help="Shortest event in seconds."
+    help="Least score that makes an event.",
 )
 @click.option(
-    "--merge-gap", type=float, default=0.0, help="Longest gap within one, in seconds."
+    "--low",
+    type=_NUMBER,
+    help="Score down to which an event goes on.  [default: the threshold]",
 )
-@click.option("--report", is_flag=True, help="Write an HTML report beside each result.")
+@click.option(
+    "--min-duration",
+    type=_LENGTH,
+    default=0.0,
+    show_default=True,
+    help="Shortest event in seconds.",
+)
+@click.option(
+    "--merge-gap",
+    type=_LENGTH,
+    default=0.0,
+    show_default=True,
+    help="Longest gap in seconds between events that are made one.",
+)
+@click.option("--report", is_flag=True, help="Make an HTML report beside each result.")
 @_reading
 @_running
 def predict(
@@ -205,43 +278,50 @@ def predict(
     min_duration: float,
     merge_gap: float,
     report: bool,
+    batch_size: int,
     overwrite: bool,
     quiet: bool,
     **reading: Any,
 ) -> None:
-    """Score recordings with MODEL, a folder that `train` made; one result per file."""
+    """Score the windows of recordings, a result each.
+
+    MODEL is a folder that `train` or save_estimator made. FILES are in any format that
+    MNE reads. Events are stretches of high scores of the second of two classes, or of
+    each of more.
+    """
     reading["montage"] = _checked_montage(reading["montage"])
+    if low is not None and low > threshold:
+        raise click.UsageError(f"--low {low:g} is above --threshold {threshold:g}.")
     events: dict[str, Any] = dict(
         threshold=threshold, low=low, min_duration=min_duration, merge_gap=merge_gap
     )
-    from braindecode_biot.batches import checksum
-
-    settings = {"command": "predict", "model": checksum(model), **reading, **events}
-    _open(folder, settings, overwrite)
+    settings = {"command": "predict", **reading, **events}
+    suffixes = [".csv" if kind == "csv" else _EVENTS[kind], *[".html"] * report]
+    results = _prepared(files, folder, suffixes, model, settings, overwrite)
 
     from braindecode_biot.persistence import load_estimator
     from braindecode_biot.recordings import score_recording
 
     estimator = _refused(load_estimator, model)
 
-    def work(file: Path, result: Path) -> str:
+    def work(file: Path, made: list[Path]) -> str:
+        bar = {"batch_size": batch_size, "verbose": _shows_bars(quiet)}
         scores = _quietly(
-            score_recording, estimator, file, verbose=not quiet, **reading
+            score_recording, estimator, file, quiet=quiet, **bar, **reading
         )
+        if kind == "csv":
+            scores.to_csv(made[0])
+        else:
+            scores.save_events(made[0], **events)
         if report:
             from braindecode_biot.recording_report import report_recording, save_report
 
-            page = folder / f"{file.stem}.html"
-            save_report(report_recording(scores, file, **events), page)
-        if kind == "csv":
-            scores.to_csv(result)
-        else:
-            scores.save_events(result, **events)
+            page = _quietly(report_recording, scores, file, quiet=quiet, **events)
+            save_report(page, made[1])
         n_events = len(scores.events(**events))
-        return f"{str(scores)[1:-1]}; {n_events} events; in {result}"
+        return f"{_about(scores)}; events: {n_events}; in {made[0]}"
 
-    suffix = {"csv": ".csv", "events": "-events.csv", "fif": "-annot.fif"}
-    _run(files, folder, suffix.get(kind, ".edf"), work, overwrite, quiet)
+    _run(results, work, overwrite, quiet)
 
 
 @main.command()
@@ -252,13 +332,14 @@ def predict(
     "folder",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
-    help="Folder for the model; it is made.",
+    help="Folder for the model, which is made.",
 )
 @click.option(
     "--event",
     "events",
     multiple=True,
-    help="Annotation that makes a class; may be repeated [all there are].",
+    help="Annotation that makes a class; may be repeated.  [default: all that have a "
+    "duration]",
 )
 @click.option(
     "--background",
@@ -266,16 +347,32 @@ def predict(
     show_default=True,
     help="Class of windows without such an annotation; '' leaves them out.",
 )
-@click.option("--window", type=float, required=True, help="Length in seconds.")
-@click.option("--step", type=float, help="From one to the next, in seconds [a window].")
+@click.option(
+    "--window", type=_POSITIVE, required=True, help="Length of a window in seconds."
+)
+@click.option(
+    "--step",
+    type=_POSITIVE,
+    help="Seconds from the start of one window to the next.  [default: a window]",
+)
 @click.option(
     "--montage",
     default="tcp-16",
     show_default=True,
     help="Channels: tcp-16, tcp-18, or a list such as 'C3-A2,C4-A1'.",
 )
-@click.option("--sfreq", type=float, default=200.0, show_default=True, help="In Hz.")
-@click.option("--pretrained", help="Checkpoint to begin with.")
+@click.option(
+    "--sfreq",
+    type=_POSITIVE,
+    default=200.0,
+    show_default=True,
+    help="Sampling rate of the model in Hz, to which recordings are brought.",
+)
+@click.option(
+    "--pretrained",
+    help="Checkpoint to begin with: a file, a folder, or a repository on the Hugging "
+    "Face Hub.",
+)
 @click.option(
     "--finetune",
     type=click.Choice(["full", "layerwise", "lora", "head"]),
@@ -288,13 +385,37 @@ def predict(
     type=click.Choice(["raise", "mask"]),
     default="mask",
     show_default=True,
-    help="Whether files may lack channels of the montage.",
+    help="Channels of the montage that a file lacks: refuse the file, or leave them "
+    "out of its windows.",
 )
-@click.option("--epochs", "max_epochs", type=click.IntRange(min=1), default=50)
-@click.option("--lr", type=float, default=1e-3, show_default=True)
-@click.option("--seed", "random_state", type=int, default=0, show_default=True)
-@click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="Any other "
-              "parameter of BIOTClassifier, such as module__emb_size=64.")  # fmt: skip
+@click.option(
+    "--epochs",
+    "max_epochs",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="Most rounds over the training windows; it ends earlier where validation "
+    "gets no better.",
+)
+@click.option(
+    "--lr", type=_POSITIVE, default=1e-3, show_default=True, help="Learning rate."
+)
+@click.option(
+    "--seed",
+    "random_state",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Seed of all that is random.",
+)
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any other parameter of BIOTClassifier, such as module__emb_size=64; may be "
+    "repeated.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a model that is there.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def train(
@@ -311,31 +432,30 @@ def train(
     sets: tuple[str, ...],
     **parameters: Any,
 ) -> None:
-    """Train BIOTClassifier on annotated recordings, and keep it in a folder."""
-    names = _checked_montage(montage)
-    for text in sets:
-        name, sign, value = text.partition("=")
-        if not sign:
-            raise click.UsageError(f"--set takes NAME=VALUE, got {text!r}.")
-        parameters[name] = _literal(value)
+    """Train a classifier on annotated recordings.
+
+    FILES are in any format that MNE reads. Each window is labelled by the annotation
+    that covers at least half of it. A fifth of the recordings, or of a single one a
+    fifth of it in blocks around events, is kept to choose the best epoch by. Interrupt
+    it (Ctrl-C) to end with the epochs that are done, which are saved unless they would
+    replace a model.
+    """
+    parameters |= {
+        "events": list(events) or None,
+        "background": background or None,
+        "window": window,
+        "step": step,
+        "montage": _checked_montage(montage),
+        "sfreq": sfreq,
+        "overwrite": overwrite,
+        "verbose": not quiet,
+    }
+    parameters |= _set(sets, {*parameters, "say", "channel_names"})
 
     from braindecode_biot.training_files import train_on_files
 
-    _refused(
-        train_on_files,
-        files,
-        folder,
-        events=list(events) or None,
-        background=background or None,
-        window=window,
-        step=step,
-        montage=names,
-        sfreq=sfreq,
-        overwrite=overwrite,
-        verbose=not quiet,
-        say=_say(quiet),
-        **parameters,
-    )
+    say = _say(quiet)
+    _refused(train_on_files, files, folder, quiet=quiet, say=say, **parameters)
 
 
 @main.command()
@@ -349,14 +469,16 @@ def train(
 )
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress bars.")
 def demo(output: Path, quiet: bool) -> None:
-    """Find absence seizures in the EEG that comes with the package.
+    """Find absence seizures in the shipped EEG.
 
     Trains BIOT and a logistic regression three times, each time without one of the
     three seizures, and tests them there. Takes one to two minutes on two cores.
     """
     # Imported here: `--help` need not wait for torch.
+    from braindecode_biot.batches import check_writable
     from braindecode_biot.demo import run
 
+    _refused(check_writable, output)
     run(output, say=click.echo, verbose=0 if quiet else 1)
 
 
@@ -394,27 +516,55 @@ def _literal(value: str) -> Any:
         return value
 
 
-def _open(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Say before the work begins that its results could not be written."""
-    from braindecode_biot.batches import open_folder
+def _set(texts: tuple[str, ...], taken: set[str]) -> dict[str, Any]:
+    """Read what `--set` gives."""
+    given = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise click.UsageError(f"--set takes NAME=VALUE, got {text!r}.")
+        if name in taken:
+            raise click.UsageError(
+                f"--set {name} is what another option says; see --help."
+            )
+        given[name] = _literal(value)
+    return given
 
-    try:
-        open_folder(folder, settings, overwrite=overwrite)
-    except OSError as error:
-        raise click.UsageError(f"Cannot write to '{folder}': {error}") from error
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+
+def _prepared(
+    files: tuple[Path, ...],
+    folder: Path,
+    suffixes: list[str],
+    model: str | Path,
+    settings: dict[str, Any],
+    overwrite: bool,
+) -> dict[Path, list[Path]]:
+    """Say before the work begins that its results could not be written."""
+    from braindecode_biot.batches import checksum, open_folder, plan_results
+
+    if folder.resolve() == Path(model).resolve():
+        raise click.UsageError("The output folder is the model's; choose another one.")
+    results = _refused(plan_results, files, folder, suffixes)
+    settings["model"] = _refused(checksum, model)
+    _refused(open_folder, folder, settings, overwrite=overwrite)
+    return dict(results)
 
 
 def _refused(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call, and let errors that tell the user what to do end the command."""
+    from braindecode_biot.reading import RecordingError
+
     try:
         return _quietly(function, *args, **kwargs)
+    except RecordingError as error:
+        raise click.ClickException(str(error)) from error
     except (ImportError, OSError, TypeError, ValueError) as error:
         raise click.UsageError(str(error)) from error
 
 
-def _quietly(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _quietly(
+    function: Callable[..., Any], *args: Any, quiet: bool = False, **kwargs: Any
+) -> Any:
     """Call, and put warnings on stderr as lines a reader can use."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")  # what users cannot change
@@ -422,7 +572,7 @@ def _quietly(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         warnings.simplefilter("default", RuntimeWarning)  # MNE's
         result = function(*args, **kwargs)
     for text in dict.fromkeys(str(warning.message) for warning in caught):
-        click.echo(f"Warning: {text}", err=True)
+        _say(quiet)(f"Warning: {text}")
     return result
 
 
@@ -430,29 +580,35 @@ def _say(quiet: bool) -> Callable[[str], None]:
     return lambda text: None if quiet else click.echo(text, err=True)
 
 
+def _shows_bars(quiet: bool) -> bool:
+    """Tell whether to show progress within a file: in a log it would be noise."""
+    return not quiet and sys.stderr.isatty()
+
+
+def _about(found: Any) -> str:
+    """Say what a result is, without the name of its class."""
+    return repr(found)[1:-1].partition(" of ")[2]
+
+
 def _run(
-    files: tuple[Path, ...],
-    folder: Path,
-    suffix: str,
-    work: Callable[[Path, Path], str],
+    results: dict[Path, list[Path]],
+    work: Callable[[Path, list[Path]], str],
     overwrite: bool,
     quiet: bool,
 ) -> None:
     from braindecode_biot.batches import run_files
 
     try:
-        failures = run_files(
-            files, folder, suffix, work, _say(quiet), overwrite=overwrite
-        )
+        failures = run_files(results, work, _say(quiet), overwrite=overwrite)
     except KeyboardInterrupt:
-        click.echo("Interrupted. What is done is kept; run again to go on.", err=True)
-        sys.exit(130)
-    except OSError as error:
-        click.echo(f"Stopped: {error}. What is done is kept.", err=True)
-        sys.exit(1)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    _end(failures, len(files))
+        raise KeyboardInterrupt(
+            "Interrupted. What is done is kept; run again to go on."
+        ) from None
+    except (OSError, ImportError) as error:
+        raise click.ClickException(
+            f"Stopped: {error}. What is done is kept; run again to go on."
+        ) from error
+    _end(failures, len(results))
 
 
 def _end(failures: list[tuple[Path, str]], n_files: int) -> None:

@@ -74,7 +74,8 @@ def open_recording(
             raw = mne.io.read_raw(path, preload=False)
     except Exception as error:  # MNE's readers raise what they happen to run into
         raise RecordingError(
-            f"MNE cannot read '{path}' as a recording: {error or type(error).__name__}"
+            f"MNE cannot read '{path}' as a recording: "
+            f"{str(error) or type(error).__name__}"
         ) from error
     if not isinstance(raw, mne.io.BaseRaw) or raw.n_times == 0:
         raise RecordingError(f"'{path}' holds no samples.")

@@ -55,7 +55,7 @@ def report_recording(
     Returns
     -------
     mne.Report
-        With the sections Recording, Montage, Scores and Events. :func:`save_report`
+        With the sections Scores, Events, Recording and Montage. :func:`save_report`
         writes it; others can be added.
 
     Raises
@@ -81,32 +81,54 @@ def report_recording(
     """
     raw = open_recording(recording)
     found = scores.events(**events)
-    name = Path(scores.source).name if scores.source else "Recording"
-    report = mne.Report(title=title or name, verbose="error")
-    report.add_html(f"<pre>{escape(_about(raw))}</pre>", "Recording")
-    report.add_figure(plot_montage(scores.montage), "Montage")
-    rows = _html(scores.montage.to_dataframe())
-    report.add_html(rows, "Channels of the montage")
-    threshold = float(events.get("threshold", 0.5))
-    classes = events.get("classes")
-    spans = [(row.onset, row.onset + row.duration) for row in found.itertuples()]
-    drawing = {"picks": picks, "threshold": threshold, "classes": classes}
-    figure = scores.plot(raw, detected=spans, **drawing)
-    report.add_figure(figure, "Scores", caption=repr(scores)[1:-1])
-    settings = ", ".join(f"{key} {value}" for key, value in events.items())
-    report.add_html(
-        f"<p>{len(found)} events ({settings or 'threshold 0.5'}).</p>{_timed(found)}",
-        "Events",
-    )
-    for event in found.nlargest(max_events, "peak").sort_index().itertuples():
-        stretch = event.onset - _AROUND, event.onset + event.duration + _AROUND
-        figure = scores.plot(
-            raw, detected=spans, tmin=stretch[0], tmax=stretch[1], **drawing
-        )
-        report.add_figure(figure, f"{event.label} at {_clock(event.onset)}")
+    name = Path(scores.source).name if scores.source else "recording"
+    report = mne.Report(title=title or f"Scores of {name}", verbose="error")
+    _add_scores(report, scores, raw, found, picks, max_events, events)
     if len(scores.skipped):
-        report.add_html(_timed(scores.skipped), "Windows left out")
+        report.add_html(_timed(scores.skipped), "Windows left out", tags=("scores",))
+    report.add_html(_about(raw), "Recording", tags=("recording",))
+    tags = ("montage",)
+    report.add_figure(plot_montage(scores.montage), "Montage", tags=tags)
+    rows = _html(scores.montage.to_dataframe())
+    report.add_html(rows, "Channels of the montage", tags=tags)
     return report
+
+
+def _add_scores(
+    report: mne.Report,
+    scores: RecordingScores,
+    raw: mne.io.BaseRaw,
+    found: pd.DataFrame,
+    picks: Any,
+    max_events: int,
+    events: dict[str, Any],
+) -> None:
+    """Add the scores over the whole time, the table of events, and each event."""
+    threshold = float(events.get("threshold", 0.5))
+    spans = [(row.onset, row.onset + row.duration) for row in found.itertuples()]
+    drawing = {"picks": picks, "threshold": threshold, "detected": spans}
+    drawing["classes"] = events.get("classes")
+    figure = scores.plot(raw, **drawing)
+    caption = repr(scores)[1:-1].partition(" of ")[2]
+    report.add_figure(
+        figure, "Scores", caption=f"Scores of {caption}", tags=("scores",)
+    )
+    drawn = found.nlargest(max_events, "peak").sort_index()
+    text = f"<p>{_found(len(found), threshold, events)}"
+    if len(drawn) < len(found):
+        text += f" Below are the {len(drawn)} with the highest scores."
+    table = _timed(found) if len(found) else ""
+    report.add_html(f"{text}</p>{table}", "Events", tags=("events",))
+    for event in drawn.itertuples():
+        start, end = event.onset, event.onset + event.duration
+        figure = scores.plot(raw, tmin=start - _AROUND, tmax=end + _AROUND, **drawing)
+        report.add_figure(
+            figure,
+            f"{event.label} at {_clock(start)}",
+            caption=f"{start:.10g} to {end:.10g} s, score up to {event.peak:.3f}, "
+            f"{event.mean:.3f} on average; drawn with {_AROUND:g} s around it.",
+            tags=("events",),
+        )
 
 
 def save_report(report: mne.Report, path: str | os.PathLike[str]) -> Path:
@@ -140,20 +162,35 @@ def save_report(report: mne.Report, path: str | os.PathLike[str]) -> Path:
 
 def _about(raw: mne.io.BaseRaw) -> str:
     """Summarise a recording; of its montage the report has a part of its own."""
-    return summarise(raw).split("\nMontage", 1)[0]
+    lines = summarise(raw).split("\nMontage", 1)[0].split("\n")
+    return "".join(f"<p>{escape(line)}</p>" for line in lines[:-1])
+
+
+def _found(n: int, threshold: float, events: dict[str, Any]) -> str:
+    """Say how many events were found, and what made them."""
+    text = f"{n or 'No'} event{'' if n == 1 else 's'}: score of at least {threshold:g}"
+    if (low := events.get("low")) is not None:
+        text += f", down to {low:g} while it lasts"
+    if shortest := events.get("min_duration"):
+        text += f", at least {shortest:g} s long"
+    if gap := events.get("merge_gap"):
+        text += f", gaps of up to {gap:g} s closed"
+    return f"{text}."
 
 
 def _clock(seconds: float) -> str:
     """Write a time as hours, minutes and seconds from the start."""
     minutes, rest = divmod(round(float(seconds), 2), 60)
-    return f"{int(minutes) // 60}:{int(minutes) % 60:02}:{rest:05.2f}"
+    text = f"{int(minutes) // 60}:{int(minutes) % 60:02}:{rest:05.2f}"
+    return text.removesuffix(".00")
 
 
 def _timed(table: pd.DataFrame) -> str:
     """Make an HTML table, with a clock beside the seconds."""
-    table = table.copy()
-    first = table.columns[0]
-    table.insert(0, "time", [_clock(value) for value in table[first]])
+    clock = [_clock(value) for value in table.iloc[:, 0]]
+    seconds = ("onset", "duration", "start", "stop")
+    table = table.rename(columns={name: f"{name} (s)" for name in seconds})
+    table.insert(0, "time (h:min:s)", clock)
     return _html(table)
 
 
