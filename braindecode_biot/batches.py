@@ -8,7 +8,6 @@ results of other settings are not mixed. Must not know what the work is.
 import errno
 import hashlib
 import json
-import os
 import reprlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -245,7 +244,7 @@ def _has_results(folder: Path) -> bool:
     since = (folder / _SETTINGS).stat().st_mtime
     return any(
         entry.name != _SETTINGS and entry.is_file() and entry.stat().st_mtime >= since
-        for entry in os.scandir(folder)
+        for entry in folder.iterdir()
     )
 
 

@@ -5,10 +5,12 @@ exit code is 0 where all went well, 1 where a file failed, 2 where the command w
 wrong, 130 where it was interrupted.
 """
 
+import io
 import math
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -565,8 +567,12 @@ def _refused(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 def _quietly(
     function: Callable[..., Any], *args: Any, quiet: bool = False, **kwargs: Any
 ) -> Any:
-    """Call, and put warnings on stderr as lines a reader can use."""
-    with warnings.catch_warnings(record=True) as caught:
+    """Call, and put warnings on stderr as lines a reader can use.
+
+    What MNE logs, which goes to stdout, comes there as well.
+    """
+    stderr = io.StringIO() if quiet else sys.stderr
+    with redirect_stdout(stderr), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")  # what users cannot change
         warnings.simplefilter("default", UserWarning)
         warnings.simplefilter("default", RuntimeWarning)  # MNE's

@@ -113,7 +113,8 @@ def _add_scores(
     report.add_figure(
         figure, "Scores", caption=f"Scores of {caption}", tags=("scores",)
     )
-    drawn = found.nlargest(max_events, "peak").sort_index()
+    highest = found.sort_values("peak", ascending=False, kind="stable")
+    drawn = highest.head(max_events).sort_index()
     text = f"<p>{_found(len(found), threshold, events)}"
     if len(drawn) < len(found):
         text += f" Below are the {len(drawn)} with the highest scores."
@@ -199,6 +200,7 @@ def _html(table: pd.DataFrame) -> str:
         table.round(3).to_html(
             index=False,
             border=0,
+            justify="left",
             classes="table table-sm table-striped w-auto",
             float_format=lambda value: f"{value:.10g}",
         )

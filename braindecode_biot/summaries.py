@@ -23,7 +23,7 @@ def describe_recording(
     Parameters
     ----------
     raw : mne.io.BaseRaw
-        The recording; its samples are not read.
+        The recording; it is not loaded.
     montage : "tcp-16" | "tcp-18" | list of str
         Montage to report on.
     window : float

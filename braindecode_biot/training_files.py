@@ -110,15 +110,17 @@ def train_on_files(
             continue
         try:
             on_missing = "raise" if missing == "raise" else "nan"
-            found = label_windows(
-                to_montage(raw, montage, sfreq=sfreq, on_missing=on_missing),
-                window,
-                step,
-                events=events or chosen,
-                background=background,
-                block="event" if alone else None,
-                on_missing="ignore",
-            )
+            with warnings.catch_warnings():  # of one file that is no wonder
+                warnings.filterwarnings("ignore", "All .* windows have the label")
+                found = label_windows(
+                    to_montage(raw, montage, sfreq=sfreq, on_missing=on_missing),
+                    window,
+                    step,
+                    events=events or chosen,
+                    background=background,
+                    block="event" if alone else None,
+                    on_missing="ignore",
+                )
         except ValueError as error:
             raise RecordingError(f"{file}: {error}") from error
         windows.append(found.epochs)
@@ -184,7 +186,7 @@ def _check_classes(
 ) -> None:
     if len(np.unique(y)) < 2:
         raise ValueError(
-            f"All {len(y)} windows are {str(y[0])!r}, but a classifier needs two classes. "
+            f"All {len(y)} windows are {str(y[0])!r}; a classifier needs two classes. "
             f"Events were {list(events)}, the other windows {background!r}. Name more "
             "events, give a background, or choose shorter windows, which events fill."
         )
