@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import matplotlib.image
+import mne
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +19,8 @@ from braindecode_biot.scores import RecordingScores
 
 @pytest.fixture(scope="module")
 def raw():
-    return load_absence().crop(180, 300)
+    raw = load_absence().crop(180, 300)
+    return raw.set_annotations(mne.Annotations([1], [1], ["<i>note</i>"]))
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def scores(raw):
     """Two events, from 20 s to 24 s and from 60 s to 61 s; one window left out."""
     start = np.arange(0, 118.0)
     high = np.where((start >= 20) & (start < 24), 0.9, 0.1)
-    high[60] = 0.7
+    high[60] = 0.93
     return RecordingScores(
         start=start,
         stop=start + 1,
@@ -100,14 +102,15 @@ def test_names_are_no_markup(scores, raw, tmp_path):
     page = read(report_recording(scores, raw), tmp_path)
     assert "i" not in page.tags
     assert page.text.count("<i>seizure</i>") >= 4
+    assert "1 <i>note</i>" in page.text
 
 
 def test_the_highest_events_are_drawn(scores, raw, tmp_path):
     report = report_recording(scores, raw, max_events=1)
-    assert [t for t in titles(report) if " at " in t] == ["<i>seizure</i> at 0:00:20"]
+    assert [t for t in titles(report) if " at " in t] == ["<i>seizure</i> at 0:01:00"]
     page = read(report, tmp_path)
     assert "Below are the 1 with the highest scores" in page.text
-    assert "0:01:00" in page.text  # in the table
+    assert "0:00:20" in page.text  # in the table
 
 
 def test_what_made_events_is_told(scores, raw, tmp_path):
