@@ -283,13 +283,19 @@ class RecordingScores(_Results):
             f"'{path}'."
         )
 
-    def annotate(self, raw: mne.io.BaseRaw, *args: Any, **kwargs: Any) -> None:
+    def annotate(
+        self, raw: mne.io.BaseRaw, *args: Any, prefix: str = "", **kwargs: Any
+    ) -> None:
         """Add events to a recording's own annotations.
 
         Parameters
         ----------
         raw : mne.io.BaseRaw
             The recording that was scored.
+        prefix : str
+            Put before the class in descriptions, as in ``"BIOT: "``. Without it events
+            look like marks of an expert who uses the same word, also to
+            :func:`~braindecode_biot.label_windows`.
         *args, **kwargs
             As for :meth:`events`.
 
@@ -299,6 +305,7 @@ class RecordingScores(_Results):
             As for :meth:`events`.
         """
         new = self.to_annotations(*args, **kwargs)
+        new.rename({text: prefix + text for text in {*new.description.tolist()}})
         own = raw.annotations.copy()
         if own.orig_time is None:  # which MNE counts from the first sample when set
             own.onset -= raw.first_time
@@ -314,6 +321,9 @@ class RecordingScores(_Results):
         events: Sequence[tuple[float, float]] = (),
         classes: Any = None,
         threshold: float | None = None,
+        low: float | None = None,
+        min_duration: float = 0.0,
+        merge_gap: float = 0.0,
         **kwargs: Any,
     ) -> "Figure":
         """Draw the scores, below the recording where it is given.
@@ -328,6 +338,9 @@ class RecordingScores(_Results):
             As for :meth:`events`.
         threshold : float | None
             Drawn as a line, with the events that :meth:`events` finds.
+        low, min_duration, merge_gap
+            Of these events, as for :meth:`events`; without a threshold they count for
+            nothing.
         **kwargs
             As for :func:`braindecode_biot.viz.plot_scores`.
 
@@ -340,7 +353,13 @@ class RecordingScores(_Results):
 
         names = self._columns(classes)
         if threshold is not None:
-            found = self.events(threshold, classes=names)
+            found = self.events(
+                threshold,
+                low=low,
+                min_duration=min_duration,
+                merge_gap=merge_gap,
+                classes=names,
+            )
             spans = zip(found["onset"], found["onset"] + found["duration"], strict=True)
             kwargs.setdefault("detected", list(spans))
         if not self.is_probability:

@@ -149,6 +149,31 @@ def test_annotations_come_to_their_times(date, first):
     assert set(raw.annotations.duration) == {1, 2}
 
 
+def test_a_prefix_tells_events_from_an_experts_marks():
+    raw = make_raw(names=["C3"], types=["eeg"], bads=[], n_times=1000)
+    raw.set_annotations(mne.Annotations([4.0], [1.0], ["task"]))
+    scores([0, 1, 0]).annotate(raw, threshold=0.5, prefix="model: ")
+    assert raw.annotations.description.tolist() == ["model: task", "task"]
+    scores([0, 0]).annotate(raw, prefix="model: ")  # no events, nothing to rename
+    assert len(raw.annotations) == 2
+
+
+def test_the_picture_shows_the_events_that_are_asked_for(monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        "braindecode_biot.viz.plot_scores",
+        lambda *_, detected=(), **__: shown.append(list(detected)),
+    )
+    found = scores([0.9, 0, 0.6, 0.8, 0, 0.9])
+    rule = dict(threshold=0.7, low=0.5, min_duration=3, merge_gap=2)
+    found.plot(**rule)
+    assert shown.pop() == spans(found.events(**rule)) == [(0, 12)]
+    found.plot(**rule | {"merge_gap": 0})
+    assert shown.pop() == [(4, 8)]
+    found.plot(low=0.5)
+    assert shown.pop() == []
+
+
 def test_a_table_and_its_file(tmp_path):
     found = scores([0.25, 1 / 3])
     path = found.to_csv(tmp_path / "new" / "scores.csv")
