@@ -200,6 +200,8 @@ class RecordingScores(_Results):
                     rows.append((onset[first], duration, name, peak, mean))
         columns = ["onset", "duration", "label", "peak", "mean"]
         table = pd.DataFrame(rows, columns=columns)
+        # Where there is none, pandas cannot tell that these are numbers.
+        table = table.astype({name: float for name in columns if name != "label"})
         return table.sort_values("onset", ignore_index=True, kind="stable")
 
     def to_annotations(

@@ -197,6 +197,14 @@ def test_events_and_their_files(tmp_path, name):
     assert set(read.description) == {"task"}
 
 
+def test_no_events_are_a_table_of_the_same_kinds():
+    none, some = scores([0, 0]).events(), scores([0, 1]).events()
+    assert none.empty
+    numbers = ["onset", "duration", "peak", "mean"]
+    assert none[numbers].dtypes.equals(some[numbers].dtypes)
+    assert none.nlargest(3, "peak").empty  # as the report asks
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a-annot.fif", "a.edf"])
 def test_there_may_be_no_events(tmp_path, name):
     path = scores([0, 0]).save_events(tmp_path / name)
