@@ -1,9 +1,11 @@
 """The notebooks run, and lie in the repository with the outputs of a clean run."""
 
 import json
+import os
 import re
 import runpy
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,13 @@ SHORTER = {
         ('max_epochs": 20', 'max_epochs": 2'),
         ('freeze_epochs": 5', 'freeze_epochs": 1'),
         ("n_draws = 3", "n_draws = 1"),
+    ],
+    "04_recordings_to_annotations.ipynb": [
+        ("max_epochs=10", "max_epochs=1"),
+        ("duration=2, step=0.5", "duration=2, step=1.0"),
+        ("block=20", "block=110"),
+        ("np.linspace(0, 1, 11)", "[0, 1]"),
+        ("--report --quiet", "--quiet"),
     ],
 }
 
@@ -116,6 +125,17 @@ def test_run_uses_this_interpreter_whatever_kernels_there_are(
     assert all(cell.metadata == {} for cell in notebook.cells)
     assert re.fullmatch(r"made\.ipynb: \d+ s\n", capsys.readouterr().out)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["jupyter", "made.ipynb"]
+
+
+def test_commands_are_those_of_this_interpreter(tool, write, monkeypatch):
+    monkeypatch.setenv("PATH", os.defpath)
+    command = "braindecode-biot"
+    path = write(f"import shutil; print(shutil.which({command!r}))")
+
+    tool["main"]([str(path)])
+
+    found = nbformat.read(path, 4).cells[1].outputs[0].text.strip()
+    assert Path(found).parent == Path(sysconfig.get_path("scripts"))
 
 
 def test_failing_notebook_is_named_and_left_as_it_was(tool, write, tmp_path):

@@ -9,6 +9,7 @@ it ran, and is left as it was otherwise.
 import argparse
 import os
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterable
@@ -26,7 +27,13 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 SECONDS_PER_CELL = 600
 # With one thread the numbers do not depend on how many cores a machine has. It costs
 # small models little; several threads wait for each other on a busy machine.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", **os.environ}
+# Commands in notebooks are those of this interpreter's environment, active or not.
+SCRIPTS = sysconfig.get_path("scripts")
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    **os.environ,
+    "PATH": os.pathsep.join([SCRIPTS, os.environ.get("PATH", os.defpath)]),
+}
 
 
 def run(path: Path, replacements: Iterable[tuple[str, str]] = ()) -> NotebookNode:
