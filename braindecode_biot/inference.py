@@ -203,9 +203,9 @@ def encode(encoder: Encoder, tokens: Tensor, present: Tensor | None = None) -> T
 
     so that neither values nor what the heads read are held for each token, only a
     matrix of ``emb_size × emb_size`` that goes straight from queries to the sum. The
-    last layer takes the mean over tokens in front of its last linear map (5 to 7 % of the
-    time), and one buffer serves for the hidden layers (5 % on a batch of one, where a
-    process has not held as much memory before).
+    last layer takes the mean over tokens in front of its last linear map (5 to 7 % of
+    the time), and one buffer serves for the hidden layers (5 % on a batch of one, where
+    a process has not held as much memory before).
 
     Parameters
     ----------
