@@ -16,6 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from braindecode_biot.reading import joins_of
+from braindecode_biot.signal import window_starts
+
 __all__ = ["LabelledEpochs", "label_windows"]
 
 # Start and stop of windows or events, in samples from the first one: shape (n, 2).
@@ -81,7 +84,8 @@ def label_windows(
         Share of a window that events must cover, above 0 and at most 1.
     skip_bad : bool
         Whether windows that touch an annotation whose description begins with BAD are
-        left out, as by :class:`mne.Epochs`, unless ``events`` names it.
+        left out, as by :class:`mne.Epochs`, unless ``events`` names it. Windows across
+        a join of recordings are left out in any case.
     block : "event" | float | None
         Where to cut the recording into blocks of time, which become the groups: midway
         between one event and the next, or every so many seconds. Windows across a cut
@@ -152,6 +156,7 @@ def label_windows(
     left_out = {
         "background": ~is_event & (background is None),
         "bad": _touches_bad(raw, windows, label_of) & skip_bad,
+        "across a join": _is_across(raw, windows),
         "across a cut": is_across,
     }
     is_left_out = np.any(list(left_out.values()), axis=0)
@@ -197,10 +202,15 @@ def _cut(raw: mne.io.BaseRaw, duration: float, step: float) -> _Spans:
             f"A window of {duration:g} s is longer than the recording of "
             f"{raw.n_times / sfreq:g} s."
         )
-    n_steps = int((raw.n_times - n_times) // (step * sfreq)) + 2
-    starts = np.round(np.arange(n_steps) * (step * sfreq)).astype(np.int64)
-    starts = starts[starts <= raw.n_times - n_times]
+    starts = window_starts(raw.n_times, n_times, step * sfreq)
     return np.column_stack([starts, starts + n_times])
+
+
+def _is_across(raw: mne.io.BaseRaw, windows: _Spans) -> NDArray[np.bool_]:
+    """Tell which windows lie across a join of recordings."""
+    joins = np.array(joins_of(raw), np.int64)[:, None]
+    start, stop = windows.T
+    return np.asarray(((start < joins) & (stop > joins)).any(axis=0))
 
 
 def _choose_events(

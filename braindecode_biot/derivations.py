@@ -13,6 +13,7 @@ from mne.io.constants import FIFF
 from numpy.typing import NDArray
 
 from braindecode_biot.channels import Electrode, canonical, parse
+from braindecode_biot.reading import joins_of
 from braindecode_biot.resampling import Resampler
 
 __all__ = [
@@ -45,15 +46,16 @@ class DerivedSignals:
     Attributes
     ----------
     lengths : list of int
-        Samples at the new rate of each of the recordings that were joined to this one:
-        they stay apart, or resampling would smear the joins.
+        Samples at the new rate of each of the pieces that were joined to this recording
+        (:func:`~braindecode_biot.reading.joins_of`): they stay apart, or resampling
+        would smear the joins.
     """
 
     def __init__(self, raw: mne.io.BaseRaw, paths: list[Path], sfreq: float) -> None:
         self._raw, self._paths = raw, paths
         rate = raw.info["sfreq"]
         self._resampler = None if sfreq == rate else Resampler(rate, sfreq)
-        self._given = [int(n) for n in raw._raw_lengths]
+        self._given = np.diff([0, *joins_of(raw), raw.n_times]).tolist()
         self.lengths = self._given
         if self._resampler is not None:
             self.lengths = [self._resampler.length(n) for n in self._given]
@@ -315,8 +317,19 @@ def empty_channels(inst: Any) -> set[str]:
     return {
         inst.ch_names[index]
         for index in np.flatnonzero(np.isnan(first)).tolist()
-        if np.isnan(read_samples(inst, [index])).all()
+        if _is_empty(inst, index)
     }
+
+
+def _is_empty(inst: Any, index: int) -> bool:
+    """Tell whether a channel holds nothing but NaN; a Raw is read part by part."""
+    if not isinstance(inst, mne.io.BaseRaw):
+        return bool(np.isnan(read_samples(inst, [index])).all())
+    at_once = 1_000_000
+    return all(
+        bool(np.isnan(inst[index, start : start + at_once][0]).all())
+        for start in range(0, inst.n_times, at_once)
+    )
 
 
 def is_bad(index: int, info: mne.Info) -> bool:

@@ -10,7 +10,8 @@ import math
 import numbers
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import mne
@@ -291,6 +292,11 @@ class MontageStream:
         The channels, as for :func:`to_montage`.
     on_missing, sfreq, use_bads, upsample
         As for :func:`to_montage`.
+    kinds : mapping of str to int
+        What the channels of a fitted model were, as ``kind`` in MNE's ``chs``: one that
+        the recording has by the same name and kind is that one, however it is called.
+    left_out : collection of str
+        Channels that are to count as missing.
 
     Attributes
     ----------
@@ -322,9 +328,11 @@ class MontageStream:
         sfreq: float | None = None,
         use_bads: bool = False,
         upsample: bool = False,
+        kinds: Mapping[str, int] = MappingProxyType({}),
+        left_out: Collection[str] = (),
     ) -> None:
-        _check_arguments(names, on_missing, sfreq)
-        found = _settle(raw, names, on_missing, sfreq, use_bads, upsample)
+        model = _Known(kinds, left_out)
+        found = _settle(raw, names, on_missing, sfreq, use_bads, upsample, model)
         self.report = found.report
         self.doubts = _doubts(raw, *found[:2], found.sfreq, known=True)
         self.info = make_info(raw.info, found.names, found.paths, found.sfreq)
@@ -345,6 +353,13 @@ class MontageStream:
         return self._signals.read(start, stop)
 
 
+class _Known(NamedTuple):
+    """What is known of the model that wants a montage."""
+
+    kinds: Mapping[str, int]
+    left_out: Collection[str]
+
+
 class _Settled(NamedTuple):
     """What a recording gives of a montage."""
 
@@ -362,12 +377,13 @@ def _settle(
     sfreq: float | None,
     use_bads: bool,
     upsample: bool,
+    model: _Known | None = None,
 ) -> _Settled:
     """Settle the channels and the rate, or say why they cannot be had."""
-    report, paths = _plan(inst, montage, use_bads)
+    report, paths = _plan(inst, montage, use_bads, model)
     rate = inst.info["sfreq"]
     target = rate if sfreq is None or math.isclose(sfreq, rate, rel_tol=1e-6) else sfreq
-    _check_missing(inst, report, on_missing)
+    _check_missing(inst, report, on_missing, is_known=model is not None)
     if target > _SAME_RATE * rate and not upsample:
         raise ValueError(
             f"The recording has {rate:.10g} Hz, less than sfreq={target:.10g}: its "
@@ -402,7 +418,9 @@ def _convert(
     return out, found.report, messages
 
 
-def _plan(inst: Any, montage: Any, use_bads: bool) -> tuple[MontageReport, list[Path]]:
+def _plan(
+    inst: Any, montage: Any, use_bads: bool, model: _Known | None = None
+) -> tuple[MontageReport, list[Path]]:
     """Find of which channels each channel of the montage consists."""
     if not isinstance(inst, mne.io.BaseRaw | mne.BaseEpochs):
         raise TypeError(
@@ -410,15 +428,24 @@ def _plan(inst: Any, montage: Any, use_bads: bool) -> tuple[MontageReport, list[
         )
     info, ch_names = inst.info, inst.ch_names
     graph = ChannelGraph(ch_names, _obstacles(inst, use_bads))
+    same = {} if model is None else _the_same(inst, montage, model.kinds, use_bads)
+    if not same:
+        montage = montage if isinstance(montage, str) else list(vocabulary(montage))
     rows, paths = [], []
-    for name in vocabulary(montage):
+    for name in vocabulary(montage) if isinstance(montage, str) else montage:
         path: Path = []
         notes = []
-        for indices, sign in graph.walk_to(name):
-            index, note = _the_one(inst, indices)
-            path.append((index, sign))
-            notes += [note, f"{ch_names[index]!r} is bad" * is_bad(index, info)]
-        if not path:
+        is_wanted = model is None or name not in model.left_out
+        if is_wanted and name in same:
+            path.append((same[name], 1))
+        elif is_wanted:
+            for indices, sign in graph.walk_to(name):
+                index, note = _the_one(inst, indices)
+                path.append((index, sign))
+                notes += [note, f"{ch_names[index]!r} is bad" * is_bad(index, info)]
+        if not is_wanted:
+            notes.append("the model was fitted without it")
+        elif not path:
             notes.append(graph.why_missing(name))
         notes.append(_mixed_ears([ch_names[index] for index, _ in path]))
         _check_units(name, path, info)
@@ -429,6 +456,21 @@ def _plan(inst: Any, montage: Any, use_bads: bool) -> tuple[MontageReport, list[
     unused = tuple(name for i, name in enumerate(ch_names) if i not in used)
     label = montage.lower() if isinstance(montage, str) else "own"
     return MontageReport(label, tuple(rows), unused), paths
+
+
+def _the_same(
+    inst: Any, names: Sequence[str], kinds: Mapping[str, int], use_bads: bool
+) -> dict[str, int]:
+    """Find channels by the very name and kind that a model was fitted on."""
+    empty = empty_channels(inst)
+    found = {}
+    for name in names:
+        if name in inst.ch_names and name not in empty:
+            index = inst.ch_names.index(name)
+            is_usable = use_bads or not is_bad(index, inst.info)
+            if is_usable and kinds.get(name) == int(inst.info["chs"][index]["kind"]):
+                found[name] = index
+    return found
 
 
 def _obstacles(inst: Any, use_bads: bool) -> dict[str, str]:
@@ -504,12 +546,19 @@ def _describe(name: str, path: Path, ch_names: Sequence[str]) -> tuple[str, str]
     return ("found" if formula == name else "renamed"), formula
 
 
-def _check_missing(inst: Any, report: MontageReport, on_missing: str) -> None:
+def _check_missing(
+    inst: Any, report: MontageReport, on_missing: str, is_known: bool
+) -> None:
     if not report.missing or (on_missing != "raise" and report.coverage):
         return
     reasons = "\n".join(f"  {name}: {why}" for name, why in report.missing.items())
     remedy = "Set names and types (raw.rename_channels, raw.set_channel_types)"
-    if report.coverage:
+    if is_known:
+        remedy += (
+            ", use bad ones (use_bads=True), or fit a model that can do without "
+            "(missing='mask')"
+        )
+    elif report.coverage:
         remedy += ", or go without them (on_missing='nan' or 'drop')"
     raise ValueError(
         f"Of {len(report.rows)} channels of the montage {report.montage}, the "
@@ -568,11 +617,17 @@ def _doubts(
             "for derivations such as 'C3-A2'."
         )
     used = {inst.ch_names[index] for path in paths for index, _ in path}
+    # An average reference cancels in differences, not in single electrodes; where
+    # the model is not known, the message above speaks of these.
+    has_single = known and any(
+        len(path) == 1 and isinstance(parse(inst.ch_names[path[0][0]]), Electrode)
+        for path in paths
+    )
     if delayed := [
         proj["desc"]
         for proj in info["projs"]
         if not proj["active"]
-        and proj["kind"] != FIFF.FIFFV_PROJ_ITEM_EEG_AVREF  # cancels in differences
+        and (has_single or proj["kind"] != FIFF.FIFFV_PROJ_ITEM_EEG_AVREF)
         and used.intersection(proj["data"]["col_names"])
     ]:
         messages.append(

@@ -1,7 +1,8 @@
 """Recordings from files, through MNE.
 
-Owns opening a file without loading it (:func:`open_recording`), and refusing what
-cannot be read faithfully. Must not know montages nor networks, nor import torch.
+Owns opening a file without loading it (:func:`open_recording`), refusing what cannot be
+read faithfully, and knowing where a recording was put together (:func:`joins_of`). Must
+not know montages nor networks, nor import torch.
 """
 
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 import mne
 import numpy as np
 
-__all__ = ["RecordingError", "open_recording"]
+__all__ = ["RecordingError", "joins_of", "open_recording"]
 
 # Clocks of records that differ by less, in seconds, have no gap between them.
 _TOLERANCE = 1e-3
@@ -80,6 +81,40 @@ def open_recording(
     if not isinstance(raw, mne.io.BaseRaw) or raw.n_times == 0:
         raise RecordingError(f"'{path}' holds no samples.")
     return raw
+
+
+def joins_of(raw: mne.io.BaseRaw) -> list[int]:
+    """Find where pieces of recording were joined, between which time is missing.
+
+    Parameters
+    ----------
+    raw : mne.io.BaseRaw
+        The recording.
+
+    Returns
+    -------
+    list of int
+        The first sample behind each join: of recordings that were concatenated, unless
+        one goes on where the other ends, as the parts of a split file do; and at
+        annotations "EDGE boundary" (MNE's) or "boundary" (EEGLAB's).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> info = mne.create_info(["C3"], 100, "eeg")
+    >>> night, day = (mne.io.RawArray(np.zeros((1, n)), info) for n in (300, 200))
+    >>> joins_of(mne.concatenate_raws([night, day]))
+    [300]
+    """
+    ends = np.cumsum(raw._raw_lengths)[:-1]
+    goes_on = np.asarray(raw._first_samps[1:]) == np.asarray(raw._last_samps[:-1]) + 1
+    joins = set(ends[~goes_on].tolist())
+    for onset, text in zip(
+        raw.annotations.onset - raw.first_time, raw.annotations.description, strict=True
+    ):
+        if text.lower() in ("edge boundary", "boundary"):
+            joins.add(round(float(onset) * raw.info["sfreq"]))
+    return sorted(join for join in joins if 0 < join < raw.n_times)
 
 
 def _check_continuous(path: Path) -> None:

@@ -6,8 +6,9 @@ their reading piece by piece. Must not know models, nor import torch.
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, Literal
 
 import mne
@@ -18,6 +19,7 @@ from tqdm.auto import tqdm
 
 from braindecode_biot.montage import MontageStream
 from braindecode_biot.reading import RecordingError, open_recording
+from braindecode_biot.signal import window_starts
 from braindecode_biot.windows import left_in
 
 __all__ = ["RecordingWindows", "Wanted"]
@@ -38,12 +40,18 @@ class Wanted:
     token : (int, int) | None
         Samples of its tokens and from one to the next, where NaN may stand for what is
         missing and windows may have any length; else None.
+    kinds : dict of str to int
+        What the channels were when it was fitted, as ``kind`` in MNE's ``chs``.
+    left_out : tuple of str
+        Channels that are its own, but that it is not to see.
     """
 
     ch_names: list[str]
     sfreq: float
     n_times: int
     token: tuple[int, int] | None
+    kinds: dict[str, int] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 class RecordingWindows:
@@ -100,6 +108,8 @@ class RecordingWindows:
         raw = open_recording(recording)
         self._duration = float(raw.n_times / raw.info["sfreq"])
         files = [name for name in raw.filenames if name is not None]
+        if not isinstance(recording, mne.io.BaseRaw):  # not MNE's file of samples
+            files = [Path(recording).expanduser()]
         self._source = str(files[0]) if files else ""
         self.stream = MontageStream(
             raw,
@@ -108,6 +118,8 @@ class RecordingWindows:
             sfreq=sfreq,
             use_bads=use_bads,
             upsample=upsample,
+            kinds=wanted.kinds,
+            left_out=wanted.left_out,
         )
         self.stream.info["bads"] = []  # these marks have been heeded
         if self.stream.n_times < self.n_times:
@@ -115,20 +127,18 @@ class RecordingWindows:
                 f"The recording lasts {self._duration:.10g} s, less than a window of "
                 f"{self.n_times / sfreq:.10g} s."
             )
-        last = self.stream.n_times - self.n_times
-        n_windows = int(last / (step * sfreq) + 1e-9) + 1
-        starts = np.round(np.arange(n_windows) * step * sfreq).astype(int)
+        starts = window_starts(self.stream.n_times, self.n_times, step * sfreq)
         self._skipped: list[tuple[int, str]] = []
         self._kept: list[int] = []
         self._bad = [] if on_bad == "keep" else self._find_bad()
-        self._starts = self._without_bad(starts[starts <= last])
+        self._starts = self._without_bad(starts)
         self._batch_size = int(batch_size)
         n_batches = int(float(chunk_seconds) / step) // self._batch_size
         self._chunk = max(1, n_batches) * self._batch_size
 
     def map(
         self,
-        function: Callable[[NDArray[np.intp], NDArray[np.float64]], Any],
+        function: Callable[[NDArray[np.int64], NDArray[np.float64]], Any],
         what: str,
         verbose: int,
     ) -> NDArray[Any]:
@@ -171,9 +181,8 @@ class RecordingWindows:
                 f"{n} {why}" for why, n in reasons.value_counts().items()
             )
             raise RecordingError(
-                f"No window of the recording is left: {listed} of {len(reasons)}. What "
-                "is annotated as bad counts with on_bad='keep', and is masked with "
-                "on_bad='mask'."
+                f"No window of the recording is left: {listed} of {len(reasons)}. "
+                "Annotations as bad count for nothing with on_bad='keep'."
             )
         return np.concatenate(outputs)
 
@@ -223,10 +232,10 @@ class RecordingWindows:
             start = int(np.floor(onset * self._sfreq + 1e-6))
             stop = int(np.ceil((onset + duration) * self._sfreq - 1e-6))
             rows = [names.index(name) for name in of] or list(range(len(names)))
-            found.append((start, max(start + 1, stop), rows))
+            found.append((start, stop, rows))
         return found
 
-    def _without_bad(self, starts: NDArray[np.intp]) -> NDArray[np.intp]:
+    def _without_bad(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Leave out windows across a join of recordings, or over bad stretches."""
         stops = starts + self.n_times
         reasons = np.full(len(starts), "", object)
@@ -238,12 +247,12 @@ class RecordingWindows:
         for first, reason in zip(starts, reasons, strict=True):
             if reason:
                 self._skipped.append((int(first), reason))
-        left: NDArray[np.intp] = starts[reasons == ""]
+        left: NDArray[np.int64] = starts[reasons == ""]
         return left
 
     def _batches(
         self,
-    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.bool_], NDArray[np.float64]]]:
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float64]]]:
         """Read the windows in batches, which do not depend on what is read at a time.
 
         Yields
@@ -256,21 +265,27 @@ class RecordingWindows:
             These, in volts.
         """
         for first in range(0, len(self._starts), self._chunk):
-            starts = self._starts[first : first + self._chunk]
-            offset = int(starts[0])
-            samples = self.stream.read(offset, int(starts[-1]) + self.n_times)
-            if self._on_bad == "mask":
-                for start, stop, rows in self._bad:
-                    span = slice(max(0, start - offset), max(0, stop - offset))
-                    samples[rows, span] = np.nan
-            frames = np.lib.stride_tricks.sliding_window_view(
-                samples, self.n_times, axis=1
-            )
-            for i in range(0, len(starts), self._batch_size):
-                batch = starts[i : i + self._batch_size]
-                windows = frames[:, batch - offset].swapaxes(0, 1)
+            chunk = self._starts[first : first + self._chunk]
+            cut = self._cut(chunk)
+            for i in range(0, len(chunk), self._batch_size):
+                batch = chunk[i : i + self._batch_size]
+                windows = np.stack([next(cut) for _ in batch])
                 keep = self._usable(windows)
                 yield batch, keep, windows[keep]
+
+    def _cut(self, starts: NDArray[np.int64]) -> Iterator[NDArray[np.float64]]:
+        """Read windows, with those that overlap or touch in one go."""
+        apart = np.flatnonzero(np.diff(starts) > self.n_times) + 1
+        for stretch in np.split(starts, apart):
+            offset = int(stretch[0])
+            samples = self.stream.read(offset, int(stretch[-1]) + self.n_times)
+            if self._on_bad == "mask":
+                for start, stop, rows in self._bad:
+                    # A mark of no duration is that of a sample.
+                    span = [max(0, t - offset) for t in (start, max(start + 1, stop))]
+                    samples[rows, slice(*span)] = np.nan
+            for start in stretch - offset:
+                yield samples[:, start : start + self.n_times]
 
     def _usable(self, windows: NDArray[np.float64]) -> NDArray[np.bool_]:
         if np.isfinite(windows.sum()):
@@ -285,10 +300,15 @@ def _check(
 ) -> None:
     if on_bad not in ("skip", "mask", "keep"):
         raise ValueError(f"on_bad is 'skip', 'mask' or 'keep', got {on_bad!r}.")
-    if not isinstance(batch_size, Integral) or batch_size < 1:
+    is_number = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
+    if not is_number or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number ≥ 1, got {batch_size!r}.")
     seconds = {"window": window, "step": step, "chunk_seconds": chunk_seconds}
     for name, value in seconds.items():
         is_optional = value is None and name != "chunk_seconds"
-        if not is_optional and not (isinstance(value, Real) and float(value) > 0):
+        if not is_optional and not (
+            isinstance(value, Real)
+            and not isinstance(value, bool)
+            and 0 < float(value) < np.inf
+        ):
             raise ValueError(f"{name} must be a number of seconds above 0: {value!r}.")

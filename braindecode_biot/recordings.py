@@ -18,10 +18,12 @@ import pandas as pd
 import torch
 from braindecode.models.base import EEGModuleMixin
 from numpy.typing import NDArray
+from sklearn.base import is_classifier, is_regressor
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
+from skorch import NeuralNet
 
-from braindecode_biot.channels import vocabulary
+from braindecode_biot.channels import canonical, vocabulary
 from braindecode_biot.model import BIOT
 from braindecode_biot.montage import ToMontage
 from braindecode_biot.recording_windows import RecordingWindows, Wanted
@@ -60,7 +62,9 @@ def score_recording(
     estimator : fitted estimator
         :class:`~braindecode_biot.BIOTClassifier`, ``BIOTRegressor``, a braindecode
         ``EEGClassifier`` or ``EEGRegressor``, a pipeline with one of these or
-        ``BIOTEmbedding``, or a search over these.
+        ``BIOTEmbedding``, or a search over these. It gets Epochs, or where it was
+        fitted on an array, an array in µV: fit nets that do not scale their input on
+        µV, as braindecode reads Epochs.
     recording : mne.io.BaseRaw or path
         The recording, or a file that MNE can read. What is not loaded stays so.
     window : float | None
@@ -128,8 +132,19 @@ def score_recording(
     >>> raw = raw.set_annotations(scores.to_annotations(threshold=0.5))
     """
     fitted = _open_estimator(estimator, montage)
-    predict = getattr(fitted.predictor, "predict_proba", None)
+    # A skorch regressor has predict_proba too.
+    is_bare = isinstance(fitted.predictor, _BareModel)
+    regresses = not is_bare and is_regressor(fitted.predictor)
+    predict = None if regresses else getattr(fitted.predictor, "predict_proba", None)
     is_probability = predict is not None
+    if predict is None and not is_bare and is_classifier(fitted.predictor):
+        raise TypeError(
+            f"A {type(estimator).__name__} gives no probabilities (predict_proba), so "
+            "that there are no scores. End it with a classifier that has them, such as "
+            "LogisticRegression, or CalibratedClassifierCV around this one."
+        )
+    if is_probability:
+        _classes(fitted.predictor)
     if predict is None:
         predict = getattr(fitted.predictor, "predict", None)
     if predict is None:
@@ -152,7 +167,7 @@ def score_recording(
     _warn(windows)
     outputs = windows.map(_given(fitted, windows, predict), "score", verbose)
     if is_probability:
-        columns = list(fitted.predictor.classes_)
+        columns = _classes(fitted.predictor)
     else:
         outputs = outputs.reshape(len(outputs), -1)
         n = outputs.shape[1]
@@ -185,7 +200,7 @@ def embed_recording(
     ----------
     estimator : BIOT or fitted estimator
         A model, such as :meth:`BIOT.from_checkpoint
-        <braindecode_biot.BIOT.from_checkpoint>` makes; or a fitted
+        <braindecode_biot.BIOT.from_checkpoint>` makes, which gets µV; or a fitted
         :class:`~braindecode_biot.BIOTEmbedding`, ``BIOTClassifier`` or
         ``BIOTRegressor``.
     recording : mne.io.BaseRaw or path
@@ -223,6 +238,11 @@ verbose
     """
     fitted = _open_estimator(estimator, montage)
     embed = getattr(fitted.predictor, "embed", None)
+    if embed is None and isinstance(estimator, NeuralNet):
+        net = estimator.module_
+        if isinstance(net, BIOT):  # and no other model of braindecode
+            bare = _BareModel(net)
+            fitted, embed = fitted._replace(takes_epochs=False), bare.embed
     if embed is None:
         embed = getattr(fitted.predictor, "transform", None)
     if embed is None:
@@ -268,17 +288,28 @@ class _Fitted(NamedTuple):
 
 def _given(
     fitted: _Fitted, windows: RecordingWindows, function: Callable[[Any], Any]
-) -> Callable[[NDArray[np.intp], NDArray[np.float64]], Any]:
+) -> Callable[[NDArray[np.int64], NDArray[np.float64]], Any]:
     """Let a function take windows as what the estimator was fitted on."""
     info = windows.stream.info
 
-    def run(starts: NDArray[np.intp], samples: NDArray[np.float64]) -> Any:
+    def run(starts: NDArray[np.int64], samples: NDArray[np.float64]) -> Any:
         if not fitted.takes_epochs:  # in the unit in which Epochs are read
             return function((samples * 1e6).astype(np.float32))
         events = np.c_[starts, np.zeros((len(starts), 2), int)]
         return function(mne.EpochsArray(samples, info, events, verbose="error"))
 
     return run
+
+
+def _classes(predictor: Any) -> list[Any]:
+    """Name the classes, or say that they are not known."""
+    try:
+        return list(predictor.classes_)
+    except AttributeError as error:
+        raise ValueError(
+            "The estimator does not know its classes, since it was fitted without y. "
+            "Make it with classes=, as in EEGClassifier(..., classes=[0, 1])."
+        ) from error
 
 
 def _warn(windows: RecordingWindows) -> None:
@@ -298,14 +329,17 @@ def _open_estimator(estimator: Any, montage: Any) -> _Fitted:
         for name, step in steps
         if not isinstance(step, ToMontage) and step not in (None, "passthrough")
     ]
+    steps = [(name, getattr(s, "best_estimator_", s)) for name, s in steps]
     part: Any = steps[0][1] if steps else None
-    if isinstance(part, Pipeline) or hasattr(part, "best_estimator_"):
+    picks, exclude = None, ()
+    if isinstance(part, Pipeline):
         raise TypeError("A pipeline within a pipeline was given, expected a flat one.")
     if hasattr(part, "picks") and hasattr(part, "signal_"):
         signal = part.signal_
         model = part.model_
-        # What it picks and leaves out of a recording was done when it was fitted.
+        # What it picks and leaves out of a recording is done here.
         part = copy.copy(part)
+        picks, exclude = part.picks, part.exclude
         part.picks, part.exclude = ("all", ()) if "chs_info" in signal else (None, ())
     elif isinstance(getattr(part, "module_", None), EEGModuleMixin):
         model = part.module_
@@ -318,7 +352,12 @@ def _open_estimator(estimator: Any, montage: Any) -> _Fitted:
             "or BIOTRegressor, a braindecode EEGClassifier or EEGRegressor, or a "
             "pipeline that begins with one of these or with BIOTEmbedding."
         )
-    wanted, is_named = _wanted(signal, model, montage)
+    if "chs_info" not in signal and getattr(model, "input_scaling", "") is None:
+        raise ValueError(
+            "With input_scaling=None the unit matters, and this estimator was fitted "
+            "on an array, whose unit is not known. Fit it on Epochs."
+        )
+    wanted, is_named = _wanted(signal, model, montage, picks, exclude)
     predictor = part
     if len(steps) > 1:
         predictor = Pipeline([(steps[0][0], part), *steps[1:]])
@@ -331,7 +370,7 @@ def _open_model(model: BIOT, montage: Any) -> _Fitted:
     if model.channel_names is not None and "chs_info" not in signal:
         made = mne.create_info(model.channel_names, signal["sfreq"], "eeg")
         signal["chs_info"] = list(made["chs"])
-    wanted, _ = _wanted(signal, model, montage)
+    wanted, _ = _wanted(signal, model, montage, None, ())
     return _Fitted(_BareModel(model), wanted, False)
 
 
@@ -370,7 +409,9 @@ def _signal_of(model: Any) -> SignalParams:
     return signal
 
 
-def _wanted(signal: SignalParams, model: Any, montage: Any) -> tuple[Wanted, bool]:
+def _wanted(
+    signal: SignalParams, model: Any, montage: Any, picks: Any, exclude: Any
+) -> tuple[Wanted, bool]:
     """Settle what windows are to be, and tell whether the estimator names channels."""
     known = [ch["ch_name"] for ch in signal.get("chs_info") or ()]
     names = known if montage is None else list(vocabulary(montage))
@@ -393,4 +434,22 @@ def _wanted(signal: SignalParams, model: Any, montage: Any) -> tuple[Wanted, boo
     token = None
     if getattr(model, "missing", "raise") == "mask":
         token = model.token_size, model.hop_length
-    return Wanted(names, signal["sfreq"], signal["n_times"], token), bool(known)
+    kinds = {ch["ch_name"]: int(ch["kind"]) for ch in signal.get("chs_info") or ()}
+    wanted = Wanted(
+        names, signal["sfreq"], signal["n_times"], token, kinds,
+        _left_out(names, picks, exclude),
+    )  # fmt: skip
+    return wanted, bool(known)
+
+
+def _left_out(names: list[str], picks: Any, exclude: Any) -> tuple[str, ...]:
+    """Find channels of a vocabulary that an estimator picks not, or excludes.
+
+    Where there is no vocabulary, channels are those that were picked.
+    """
+    own = {canonical(name): name for name in names}
+    unseen = set() if isinstance(exclude, str) else {canonical(n) for n in exclude}
+    chosen = [picks] if isinstance(picks, str) else list(picks or ())
+    if chosen and all(isinstance(n, str) and canonical(n) in own for n in chosen):
+        unseen |= own.keys() - {canonical(name) for name in chosen}
+    return tuple(own[name] for name in own if name in unseen)

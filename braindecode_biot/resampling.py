@@ -13,7 +13,8 @@ from scipy.signal import firwin, resample_poly
 
 __all__ = ["Resampler"]
 
-# Rates are taken as fractions whose error adds up to less than 0.1 ms in a day.
+# Rates are taken as fractions with no larger numbers, which the length of the filter
+# grows with. They are off by a few millionths at most, as the clocks of amplifiers are.
 _MOST = 100_000
 
 
@@ -51,7 +52,10 @@ class Resampler:
         fraction = Fraction(new_rate / rate).limit_denominator(_MOST)
         self._up, self._down = fraction.numerator, fraction.denominator
         widest = max(self._up, self._down)
-        self._filter = firwin(20 * widest + 1, 1 / widest, window=("kaiser", 5.0))
+        if widest == 1:  # rates that differ by some millionths
+            self._filter = np.array([1.0])
+        else:
+            self._filter = firwin(20 * widest + 1, 1 / widest, window=("kaiser", 5.0))
         # Old samples to each side on which a new one depends; up to twice as many in a
         # row that are missing are bridged by a line.
         self._reach = 10 * widest // self._up + 2

@@ -117,7 +117,10 @@ class RecordingScores(_Results):
         pandas.DataFrame
             ``start`` and ``stop`` in seconds, then a column per class.
         """
-        return pd.DataFrame(self._spans()).join(self.values.rename(columns=str))
+        spans = pd.DataFrame(self._spans())
+        values = self.values.rename(columns=str)
+        clashing = [name for name in values if name in spans]  # a class named "stop"
+        return spans.join(values.rename(columns={n: f"class {n}" for n in clashing}))
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write windows and scores as a table, whole or not at all.
@@ -239,9 +242,9 @@ class RecordingScores(_Results):
             merge_gap=merge_gap,
             classes=classes,
         )
-        return mne.Annotations(
-            events["onset"], events["duration"], events["label"].map(str).tolist()
-        )
+        # A line break would end the text in an EDF+ file, and an empty one is none.
+        texts = [" ".join(str(label).split()) or "event" for label in events["label"]]
+        return mne.Annotations(events["onset"], events["duration"], texts)
 
     def save_events(self, path: str | os.PathLike[str], **kwargs: Any) -> Path:
         """Write events, whole or not at all.
@@ -251,8 +254,9 @@ class RecordingScores(_Results):
         path : path
             A name that ends in ``.csv``, for the table of :meth:`events`; in ``.fif``,
             for annotations as :func:`mne.read_annotations` reads them (MNE wants
-            ``-annot.fif``); or in ``.edf``, for an EDF+ file that holds but these
-            annotations, which needs edfio; without any, for one ``"EDGE no events"``.
+            ``-annot.fif``, and late in a day its times are some milliseconds off); or
+            in ``.edf``, for an EDF+ file that holds but these annotations, which needs
+            edfio; without any, for one ``"EDGE no events"``.
         **kwargs
             As for :meth:`events`.
 
@@ -269,16 +273,17 @@ class RecordingScores(_Results):
             edfio is not installed.
         """
         path = Path(path).expanduser()
-        if path.suffix == ".csv":
+        suffix = path.suffix.lower()
+        if suffix == ".csv":
             text = self.events(**kwargs).round(6).to_csv(index=False)
             return write_whole(path, text.encode())
         annotations = self.to_annotations(**kwargs)
-        if path.suffix == ".fif":
+        if suffix == ".fif":
             with tempfile.TemporaryDirectory() as folder:
                 made = Path(folder) / "events-annot.fif"
                 annotations.save(made, verbose="error")
                 return write_whole(path, made.read_bytes())
-        if path.suffix == ".edf":
+        if suffix == ".edf":
             return write_whole(path, _as_edf(annotations))
         raise ValueError(
             "Expected the name of a file that ends in .csv, .fif or .edf, got "
@@ -305,7 +310,14 @@ class RecordingScores(_Results):
         ------
         ValueError
             As for :meth:`events`.
+        TypeError
+            ``raw`` is no recording.
         """
+        if not isinstance(raw, mne.io.BaseRaw):
+            raise TypeError(
+                f"A {type(raw).__name__} was given, expected the mne.io.Raw that was "
+                "scored."
+            )
         new = self.to_annotations(*args, **kwargs)
         new.rename({text: prefix + text for text in {*new.description.tolist()}})
         own = raw.annotations.copy()
@@ -396,8 +408,13 @@ class RecordingScores(_Results):
         return onset, end
 
     def _joined(self) -> NDArray[np.bool_]:
-        """Tell where a window overlaps or touches the one before."""
-        return self.start[1:] <= self.stop[:-1] + 1e-9
+        """Tell where a window overlaps or touches the one before.
+
+        Windows are whole samples, so that a step as long as a window may leave one
+        sample between; a hundredth of a window is no gap.
+        """
+        slack = 0.01 * (self.stop[:-1] - self.start[:-1])
+        return self.start[1:] <= self.stop[:-1] + slack
 
     def _runs(
         self, score: NDArray[np.float64], threshold: float, low: float
@@ -476,10 +493,11 @@ class RecordingEmbeddings(_Results):
         """
         path = Path(path).expanduser()
         buffer = io.BytesIO()
-        if path.suffix == ".npz":
+        suffix = path.suffix.lower()
+        if suffix == ".npz":
             start, stop = self.start, self.stop
             np.savez(buffer, embeddings=self.embeddings, start=start, stop=stop)
-        elif path.suffix == ".parquet":
+        elif suffix == ".parquet":
             try:
                 self.to_dataframe().to_parquet(buffer, engine="pyarrow")
             except ImportError as error:
@@ -487,7 +505,7 @@ class RecordingEmbeddings(_Results):
                     "Parquet files need pyarrow: pip install "
                     "'braindecode-biot[parquet]'."
                 ) from error
-        elif path.suffix == ".csv":
+        elif suffix == ".csv":
             buffer.write(self.to_dataframe().to_csv(index=False).encode())
         else:
             raise ValueError(
@@ -511,9 +529,10 @@ def _as_edf(annotations: mne.Annotations) -> bytes:
             "EDF+ files need edfio: pip install 'braindecode-biot[edf]'."
         ) from error
     marks = [
-        edfio.EdfAnnotation(float(mark["onset"]), float(mark["duration"]), text)
+        edfio.EdfAnnotation(
+            float(mark["onset"]), float(mark["duration"]), mark["description"]
+        )
         for mark in annotations
-        if (text := mark["description"])
     ]
     # An EDF+ file holds something; MNE takes what begins with EDGE for no event.
     marks = marks or [edfio.EdfAnnotation(0.0, None, "EDGE no events")]

@@ -2,9 +2,9 @@
 
 Owns the signal parameters (:func:`signal_params`), the check that the sources of one
 data set agree in them or, where data may be missing, what they are together
-(:func:`describe`, :func:`places`), and the check that windows fit a fitted model
-(:func:`match_signal`). Reads no samples, which is ``windows``'s. Must not know a
-network nor import torch.
+(:func:`describe`, :func:`places`), the check that windows fit a fitted model
+(:func:`match_signal`), and where windows of a recording begin (:func:`window_starts`).
+Reads no samples, which is ``windows``'s. Must not know a network nor import torch.
 """
 
 import math
@@ -28,7 +28,14 @@ from braindecode_biot.sources import (
     to_numpy,
 )
 
-__all__ = ["SignalParams", "describe", "match_signal", "places", "signal_params"]
+__all__ = [
+    "SignalParams",
+    "describe",
+    "match_signal",
+    "places",
+    "signal_params",
+    "window_starts",
+]
 
 
 class SignalParams(TypedDict):
@@ -275,6 +282,34 @@ def match_signal(fitted: SignalParams, given: SignalParams) -> NDArray[np.intp] 
     if expected is None or names is None or names == expected:
         return None
     return np.array([names.index(name) for name in expected])
+
+
+def window_starts(n_samples: int, n_times: int, step: float) -> NDArray[np.int64]:
+    """Find the first samples of windows that follow each other.
+
+    Parameters
+    ----------
+    n_samples : int
+        Samples of the recording.
+    n_times : int
+        Samples of a window.
+    step : float
+        Samples from the start of one to the start of the next; not a whole number, it
+        is rounded anew for each window, so that nothing adds up.
+
+    Returns
+    -------
+    numpy.ndarray of int64, shape (n_windows,)
+        All that fit.
+
+    Examples
+    --------
+    >>> window_starts(10, 4, 2.5)
+    array([0, 2, 5])
+    """
+    n_windows = max(0, int((n_samples - n_times) / step)) + 2
+    starts = np.round(np.arange(n_windows) * step).astype(np.int64)
+    return starts[starts <= n_samples - n_times]
 
 
 def _open_raw(

@@ -168,6 +168,8 @@ def _draw_recording(
 ) -> None:
     """Draw channels, one below the other."""
     rows = mne.pick_types(raw.info, eeg=True)[:8]
+    if not len(rows):  # of other biosignals
+        rows = np.arange(len(raw.ch_names))[:8]
     names = list(picks) if picks is not None else [raw.ch_names[i] for i in rows]
     times, signals = _read(raw, names, start, stop)
     usual = np.nanquantile(np.abs(signals), 0.99) if np.isfinite(signals).any() else 0

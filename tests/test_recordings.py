@@ -7,10 +7,11 @@ import mne
 import numpy as np
 import pytest
 import torch
-from braindecode import EEGClassifier
+from braindecode import EEGClassifier, EEGRegressor
+from braindecode.models import ShallowFBCSPNet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -18,12 +19,15 @@ from sklearn.preprocessing import FunctionTransformer
 from braindecode_biot import (
     BIOT,
     BIOTClassifier,
+    BIOTEmbedding,
+    BIOTRegressor,
     ToMontage,
     embed_recording,
     load_absence,
     score_recording,
     to_montage,
 )
+from braindecode_biot.montage import MontageStream
 from braindecode_biot.reading import RecordingError
 from conftest import SHARED
 
@@ -340,6 +344,166 @@ class TestEstimators:
             quietly(score_recording, model, raw)
 
 
+class TestWhatWasWrong:
+    """Each of these once gave a wrong answer, or an error that helped nobody."""
+
+    def test_nets_for_regression(self, fit_on, raw):
+        epochs, _ = fit_on
+        y = np.arange(len(epochs), dtype=np.float32)[:, None]
+        net = EEGRegressor(ShallowFBCSPNet, max_epochs=1, train_split=None, verbose=0)
+        net.fit(epochs, y)
+        found = quietly(score_recording, net, raw)
+        assert not found.is_probability
+        np.testing.assert_allclose(found.values, net.predict(epochs), atol=1e-5)
+
+    def test_regressors(self, fit_on, raw):
+        epochs, _ = fit_on
+        regressor = BIOTRegressor(**SMALL).fit(epochs, np.arange(len(epochs)) / 7)
+        found = quietly(score_recording, regressor, raw)
+        np.testing.assert_array_equal(
+            found.values["prediction"], regressor.predict(epochs)
+        )
+        np.testing.assert_array_equal(
+            quietly(embed_recording, regressor, raw).embeddings, regressor.embed(epochs)
+        )
+
+    def test_pipelines_from_embeddings(self, fit_on, raw, classifier):
+        epochs, y = fit_on
+        embedding = BIOTEmbedding(classifier.model_)
+        pipeline = make_pipeline(embedding, LogisticRegression()).fit(epochs, y)
+        found = quietly(score_recording, pipeline, raw)
+        np.testing.assert_array_equal(found.values, pipeline.predict_proba(epochs))
+        hard = make_pipeline(embedding, RidgeClassifier()).fit(epochs, y)
+        with pytest.raises(TypeError, match="gives no probabilities"):
+            quietly(score_recording, hard, raw)
+        search = make_pipeline(
+            ToMontage(NAMES),
+            GridSearchCV(BIOTClassifier(**SMALL), {"lr": [1e-3]}, cv=2),
+        ).fit(epochs, y)
+        np.testing.assert_array_equal(
+            quietly(score_recording, search, raw).values,
+            quietly(score_recording, classifier, raw).values,
+        )
+
+    def test_nets_that_do_not_know_their_classes(self, fit_on, raw):
+        epochs, y = fit_on
+        net = EEGClassifier(
+            BIOT, module__emb_size=16, module__n_layers=1, max_epochs=1,
+            train_split=None, verbose=0,
+        ).fit(epochs, (y == "task").astype(int))  # fmt: skip
+        del net.classes_inferred_  # as after a fit without y
+        with pytest.raises(ValueError, match="does not know its classes"):
+            quietly(score_recording, net, raw)
+
+    def test_embeddings_of_a_braindecode_net(self, fit_on, raw):
+        epochs, y = fit_on
+        net = EEGClassifier(
+            BIOT, module__emb_size=16, module__n_layers=1, max_epochs=1,
+            train_split=None, verbose=0,
+        ).fit(epochs, (y == "task").astype(int))  # fmt: skip
+        found = quietly(embed_recording, net, raw)
+        expected = quietly(embed_recording, net.module_, raw)
+        np.testing.assert_array_equal(found.embeddings, expected.embeddings)
+
+    @pytest.mark.parametrize(
+        "options", [dict(exclude=["F8-T8"]), dict(picks=["F7-T7", "C3-A2"])]
+    )
+    def test_what_an_estimator_leaves_out_of_its_vocabulary(self, fit_on, raw, options):
+        epochs, y = fit_on
+        part = BIOTClassifier(
+            missing="mask", channel_names=NAMES, **options, **SMALL
+        ).fit(epochs, y)  # fmt: skip
+        found = quietly(score_recording, part, raw)
+        np.testing.assert_allclose(found.values, part.predict_proba(epochs), atol=1e-6)
+        assert found.montage.missing == {"F8-T8": "the model was fitted without it"}
+
+    def test_projectors_that_are_not_applied(self, raw):
+        whole = raw.copy().set_eeg_reference("average", projection=True, verbose=0)
+        electrodes = whole.copy().pick(["Fp1", "C3", "O2"]).resample(200)
+        epochs = windows_of(electrodes)
+        fitted = BIOTClassifier(**SMALL).fit(epochs, np.resize([0, 1], len(epochs)))
+        with pytest.warns(UserWarning, match="are not applied"):
+            quietly(score_recording, fitted, whole)
+
+    def test_units_of_an_array_without_scaling(self, fit_on, raw):
+        epochs, y = fit_on
+        unscaled = BIOTClassifier(sfreq=200, module__input_scaling=None, **SMALL)
+        unscaled.fit(epochs.get_data(), y)
+        with pytest.raises(ValueError, match="whose unit is not known"):
+            quietly(score_recording, unscaled, raw, montage=NAMES)
+
+    @pytest.mark.parametrize("rate", [200.0003, 199.9995])
+    def test_rates_that_differ_by_millionths(self, classifier, raw, rate):
+        other = raw.copy().resample(200)
+        expected = quietly(score_recording, classifier, other)
+        with other.info._unlock():
+            other.info["sfreq"] = rate
+        found = quietly(score_recording, classifier, other)
+        np.testing.assert_array_equal(found.values, expected.values)
+
+    def test_split_files_have_no_joins(self, classifier, raw, tmp_path):
+        expected = quietly(score_recording, classifier, raw)
+        file = tmp_path / "a_raw.fif"
+        raw.save(file, split_size="2MB", fmt="double", verbose="error")
+        split = mne.io.read_raw_fif(file, verbose="error")
+        assert len(split.filenames) > 1
+        found = quietly(score_recording, classifier, split)
+        np.testing.assert_array_equal(found.values, expected.values)
+
+    @pytest.mark.parametrize("mark", ["EDGE boundary", "boundary"])
+    def test_joins_that_only_annotations_tell(self, classifier, raw, mark):
+        raw = raw.copy().crop(0, 20, include_tmax=False)
+        raw._data[:, 11 * 256 :] += 1e-2  # which a filter would smear
+        raw.set_annotations(mne.Annotations([11], [0], [mark]))
+        found = quietly(score_recording, classifier, raw, on_bad="keep")
+        assert found.skipped.values.tolist() == [[10, 12, "across a join"]]
+        alone = quietly(score_recording, classifier, raw.copy().crop(0, 10.999))
+        np.testing.assert_array_equal(found.values[:5], alone.values)
+
+    def test_what_it_was_fitted_on_can_be_scored(self, raw):
+        for names, kind in [
+            (["A1", "A2", "A3", "A4"], "seeg"), (["F1", "F2", "F9"], "eeg"),
+            (["Fp1", "Fp2"], "eog"), (["C3", "x"], "misc"), (["T3", "T7"], "eeg"),
+        ]:  # fmt: skip
+            own = raw.copy().resample(200).pick(raw.ch_names[: len(names)])
+            own.rename_channels(dict(zip(own.ch_names, names, strict=True)))
+            own.set_channel_types(dict.fromkeys(names, kind), verbose="error")
+            epochs = windows_of(own)
+            fitted = BIOTClassifier(picks="all", **SMALL)
+            fitted.fit(epochs, np.resize([0, 1], len(epochs)))
+            found = quietly(score_recording, fitted, own)
+            np.testing.assert_array_equal(found.values, fitted.predict_proba(epochs))
+
+    def test_windows_far_apart_are_read_one_by_one(self, classifier, raw, monkeypatch):
+        read, lengths = MontageStream.read, []
+
+        def spy(self, start, stop):
+            lengths.append(stop - start)
+            return read(self, start, stop)
+
+        monkeypatch.setattr(MontageStream, "read", spy)
+        found = quietly(score_recording, classifier, raw, step=20)
+        assert lengths == [400] * 5
+        assert found.start.tolist() == [0, 20, 40, 60, 80]
+
+    def test_the_file_that_was_given_is_the_source(self, masking):
+        path = SHARED / "data" / "eeglab" / "eeglab_data.set"
+        if not path.is_file():
+            pytest.skip("the real recordings are not here")
+        names = ["P7-O1", "P8-O2"]
+        model = BIOT(
+            channel_names=names, n_times=256, sfreq=128, n_outputs=2, emb_size=16,
+            n_layers=1, hop_length=64,
+        )  # fmt: skip
+        assert quietly(embed_recording, model, path).source == str(path)
+
+    def test_marks_of_no_duration_at_the_start_of_a_window(self, classifier, raw):
+        raw = raw.copy().crop(0, 10)
+        raw.set_annotations(mne.Annotations([4.0, 7.0], [0, 0], ["BAD", "BAD"]))
+        found = quietly(score_recording, classifier, raw)
+        assert found.skipped.start.tolist() == [6]  # as MNE's Epochs
+
+
 @pytest.mark.parametrize(("options", "match"), [
     (dict(on_bad="drop"), "on_bad is 'skip', 'mask' or 'keep'"),
     (dict(on_bad="mask"), "fitted with missing='mask'"),
@@ -348,6 +512,9 @@ class TestEstimators:
     (dict(step=1e-4), "less than a sample at 200 Hz"),
     (dict(window="2"), "window must be a number"),
     (dict(chunk_seconds=None), "chunk_seconds must be a number"),
+    (dict(chunk_seconds=float("inf")), "chunk_seconds must be a number"),
+    (dict(window=True), "window must be a number"),
+    (dict(batch_size=True), "batch_size must be a whole number"),
 ])  # fmt: skip
 def test_bad_arguments(classifier, raw, options, match):
     with pytest.raises(ValueError, match=match):

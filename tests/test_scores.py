@@ -213,6 +213,42 @@ def test_there_may_be_no_events(tmp_path, name):
         assert all(text.startswith("EDGE") for text in texts)
 
 
+@pytest.mark.parametrize("name", ["a.CSV", "a-annot.FIF", "a.EDF"])
+def test_suffixes_in_capitals(tmp_path, name):
+    assert scores([0, 1]).save_events(tmp_path / name).stat().st_size > 0
+
+
+def test_labels_of_any_kind_come_to_files(tmp_path):
+    table = pd.DataFrame({"a": [0.0, 1.0, 0.0], "b\nc": [1.0, 0, 0], "": [0.0, 0, 1]})
+    found = RecordingScores(**about([0.0, 2.0, 4.0]), values=table)
+    texts = found.to_annotations().description.tolist()
+    assert texts == ["b c", "a", "event"]
+    read = mne.read_annotations(found.save_events(tmp_path / "a.edf"))
+    assert read.description.tolist() == texts
+
+
+def test_a_class_may_be_called_as_a_column():
+    table = pd.DataFrame({"go": [0.2], "stop": [0.8]})
+    found = RecordingScores(**about([0.0]), values=table)
+    assert found.to_dataframe().columns.tolist() == [
+        "start",
+        "stop",
+        "go",
+        "class stop",
+    ]
+
+
+def test_a_sample_between_windows_is_no_gap():
+    start = np.round(np.arange(50) * 2 * 173.61) / 173.61
+    found = scores(np.ones(50), start=start, length=347 / 173.61)
+    assert len(found.events()) == 1
+
+
+def test_events_go_to_recordings():
+    with pytest.raises(TypeError, match=r"A str was given, expected the mne.io.Raw"):
+        scores([0, 1]).annotate("a.edf")
+
+
 def test_events_in_another_file(tmp_path):
     with pytest.raises(ValueError, match=r"ends in .csv, .fif or .edf"):
         scores([0, 1]).save_events(tmp_path / "a.txt")

@@ -128,6 +128,12 @@ def test_of_long_recordings_the_range_is_drawn(tmp_path):
     assert lines[0].get_xdata()[-1] > 799
 
 
+def test_of_other_biosignals_all_channels_are_drawn(raw):
+    raw = raw.copy().pick(["C0", "C1"])
+    raw.set_channel_types({"C0": "ecg", "C1": "misc"}, verbose="error")
+    assert len(plot_scores(raw, TIMES, {}).axes[0].lines) == 2
+
+
 def test_gaps_in_a_recording_are_left_out(raw):
     raw = raw.copy()
     raw._data[0, 100:200] = np.nan
