@@ -37,14 +37,18 @@ _KNOWN = {
 # Rows of the hidden layer at a time. Bounds the memory of long sentences; fewer rows
 # would let the matrix products, and so all, become slower.
 _BLOCK = 1024
+# Tokens from which on a window is worth its own pass. Weights are read for each window
+# anew, 12 MB of them: with 18 tokens that takes three times as long as a batch does.
+_LONG = 128
 
 
-def is_plain(model: nn.Module, encoder: nn.Module, x: Tensor) -> bool:
+def is_plain(model: nn.Module, encoder: nn.Module, x: Tensor, n_tokens: int) -> bool:
     """Tell whether windows may be evaluated here, where nobody could see a difference.
 
-    So not while gradients are recorded or something is traced, compiled, exported or
-    cast; not on other devices; and not where anybody changed a part of the encoder or
-    listens to a module by a hook.
+    So not where sentences are short, which are faster together; not while gradients
+    are recorded or something is traced, compiled, exported or cast; not on other
+    devices; and not where anybody changed a part of the encoder or listens to a module
+    by a hook.
 
     Parameters
     ----------
@@ -54,14 +58,18 @@ def is_plain(model: nn.Module, encoder: nn.Module, x: Tensor) -> bool:
         Its encoder, which :func:`encode` would stand in for.
     x : Tensor
         The model's input.
+    n_tokens : int
+        Tokens of the longest sentence that the model is made for; not of this batch,
+        lest its numbers hang on it.
 
     Returns
     -------
     bool
         Whether :func:`by_window` and :func:`encode` give what the modules would.
     """
-    return not torch.is_grad_enabled() and not (
-        torch.compiler.is_compiling()
+    return n_tokens >= _LONG and not (
+        torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
         or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         or torch.is_autocast_enabled("cpu")
         or _is_watched()

@@ -256,7 +256,7 @@ class BIOT(CheckpointMixin, EEGModuleMixin, nn.Module):
             checked in a compiled graph: logits are NaN there instead.
         """
         windows = self._find(x, pos, ch_mask)
-        plain = is_plain(self, self.encoder, x)
+        plain = is_plain(self, self.encoder, x, self.n_chans * self.n_frames)
         if plain:
             embedding = self._embed_alone(*windows)
         else:

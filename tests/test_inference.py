@@ -13,6 +13,12 @@ from braindecode_biot import BIOT, inference
 from braindecode_biot.encoder import Encoder
 
 
+@pytest.fixture(autouse=True)
+def short_is_long(monkeypatch):
+    """Take small models for large ones."""
+    monkeypatch.setattr(inference, "_LONG", 1)
+
+
 @pytest.fixture(params=[1, 2, 3])
 def n_threads(request):
     before = torch.get_num_threads()
@@ -49,6 +55,20 @@ def calls(monkeypatch):
     return seen
 
 
+@pytest.mark.parametrize("shape", [(16, 64), (3, 16)])  # with 144 and 27 tokens
+def test_several_threads_on_one_window_round_as_one_does(shape):
+    n_chans, emb_size = shape
+    model = small(n_chans=n_chans, emb_size=emb_size)
+    x = torch.randn(3, n_chans, 100)
+    before, seen = torch.get_num_threads(), []
+    with torch.no_grad():
+        for n_threads in (1, 2, 3, 12):
+            torch.set_num_threads(n_threads)
+            seen += [model(x), torch.cat([model(window[None]) for window in x])]
+    torch.set_num_threads(before)
+    assert all(torch.equal(seen[0], other) for other in seen)
+
+
 @pytest.mark.parametrize("gaps", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_windows_alone_give_what_the_modules_give(calls, n_threads, dtype, gaps):
@@ -73,6 +93,14 @@ def test_a_window_gives_the_same_bits_in_every_batch(n_threads, mode):
         assert torch.equal(all_of_them, torch.cat(each))
     # Only inference mode gives tensors that no later gradient may pass.
     assert together[0].is_inference() == (mode is torch.inference_mode)
+
+
+def test_short_sentences_are_left_to_the_modules(monkeypatch):
+    model, x = small(), windows()
+    with torch.no_grad():
+        monkeypatch.setattr(inference, "_LONG", 27)
+        assert inference.is_plain(model, model.encoder, x, 27)
+        assert not inference.is_plain(model, model.encoder, x, 26)
 
 
 def test_long_sentences_are_read_in_blocks(monkeypatch):
@@ -179,18 +207,18 @@ def mixed_precision(model):
 def test_what_somebody_changed_is_left_to_the_modules(change):
     model, x = small(), windows()
     with torch.no_grad():
-        assert inference.is_plain(model, model.encoder, x)
+        assert inference.is_plain(model, model.encoder, x, 27)
         change(model)
-        assert not inference.is_plain(model, model.encoder, x)
+        assert not inference.is_plain(model, model.encoder, x, 27)
 
 
 def test_hooks_for_all_modules_are_honoured():
     model, x = small(), windows()
     hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
     with torch.no_grad():
-        assert not inference.is_plain(model, model.encoder, x)
+        assert not inference.is_plain(model, model.encoder, x, 27)
         hook.remove()
-        assert inference.is_plain(model, model.encoder, x)
+        assert inference.is_plain(model, model.encoder, x, 27)
 
 
 def test_what_watches_a_thread_is_left_to_the_modules(calls):
@@ -223,6 +251,7 @@ def test_an_error_in_a_thread_comes_out(n_threads):
 
 
 def test_threads_that_start_later_keep_their_number(n_threads):
+    inference._workers.cache_clear()
     model, x = small(), windows()
     with torch.no_grad():
         model(x)
