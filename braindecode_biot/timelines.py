@@ -20,6 +20,7 @@ __all__ = ["plot_scores"]
 # for what is true, the second for what was detected.
 _TRUTH, _DETECTED = "#E69F00", "#D55E00"
 _COLOURS = ["#0072B2", "#009E73", "#CC79A7", "#56B4E9"]
+_VOLTS = {"eeg", "ecg", "emg", "eog", "seeg", "ecog", "dbs", "bio"}
 # Of longer recordings, the range of the samples is drawn in so many bins, which are
 # read so many seconds at a time.
 _BINS, _SECONDS = 4000, 300.0
@@ -172,29 +173,31 @@ def _draw_recording(
         rows = np.arange(len(raw.ch_names))[:8]
     names = list(picks) if picks is not None else [raw.ch_names[i] for i in rows]
     times, signals = _read(raw, names, start, stop)
+    in_volts = {*raw.get_channel_types(names)} <= _VOLTS
+    signals = signals * (1e6 if in_volts else 1)
     usual = np.nanquantile(np.abs(signals), 0.99) if np.isfinite(signals).any() else 0
     gap = 2 * float(usual) or 1.0
     for i, signal in enumerate(signals):
         ax.plot(times, signal - i * gap, color="0.25", lw=0.3)
     ax.set_yticks(-gap * np.arange(len(names)), names)
-    ax.set_ylabel(f"rows {gap:.0f} µV apart")
-    ax.set_title("EEG", loc="left")
+    ax.set_ylabel(f"rows {gap:.0f} µV apart" if in_volts else f"rows {gap:.3g} apart")
+    ax.set_title("EEG" if "eeg" in raw.get_channel_types(names) else "", loc="left")
 
 
 def _read(
     raw: mne.io.BaseRaw, names: list[str], start: float, stop: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Read channels in µV; of many samples the least and the greatest in turn."""
+    """Read channels; of many samples the least and the greatest in turn."""
     sfreq = raw.info["sfreq"]
     first, last = round(start * sfreq), min(raw.n_times, round(stop * sfreq) + 1)
     n_bins = max(1, (last - first) // _BINS)
     if n_bins < 3:
-        signals = raw.get_data(names, first, last, units="uV")
+        signals = raw.get_data(names, first, last)
         return raw.times[first:last], signals
     per_read = max(1, int(_SECONDS * sfreq) // n_bins) * n_bins
     parts = []
     for begin in range(first, last, per_read):
-        block = raw.get_data(names, begin, min(last, begin + per_read), units="uV")
+        block = raw.get_data(names, begin, min(last, begin + per_read))
         whole = block.shape[1] // n_bins * n_bins
         if not whole:
             continue
