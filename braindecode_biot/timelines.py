@@ -83,8 +83,8 @@ def plot_scores(
     --------
     >>> from braindecode_biot import load_absence
     >>> figure = plot_scores(load_absence(), [10, 12], {"BIOT": [0.1, 0.9]}, tmax=20)
-    >>> [axis.get_ylabel() for axis in figure.axes]
-    ['rows 119 µV apart', 'probability']
+    >>> figure.axes[1].get_ylabel(), figure.axes[0].get_xlim()
+    ('probability', (np.float64(0.0), np.float64(20.0)))
     """
     centres = np.asarray(times, float)
     for name, values in scores.items():
