@@ -4,8 +4,8 @@
 
 The two take turns within one process, so that whatever else the machine does hits both;
 medians are compared, and minima, which know least of what else the machine did. Parity
-is asserted before anything is timed, and so is that a window gives the same bits alone
-and in a batch. Beside them stands the share of the time that the products of matrices
+is asserted before anything is timed, and so is that a long window gives the same bits
+alone and in a batch. Beside them stands the share of the time that the products of matrices
 would take at the peak, as measured between the runs, and the memory that a call takes
 above what the process held before, each in a process of its own. A second table tells
 what the option to mask missing data costs, on complete batches and on others.
@@ -39,7 +39,6 @@ INFERENCE = {
     "inference, 18 channels, 30 s, batch 8": (8, 18, 6000),
     "inference, 64 channels, 10 s, batch 8": (8, 64, 2000),
     "inference, 2 channels, 5 s, batch 64": (64, 2, 1000),
-    # braindecode's position table ends at 1000 frames: five minutes have 599.
     "inference, 19 channels, 5 min, batch 1": (1, 19, 60000),
 }
 TRAINING = {"training step, batch 32": (32, 16, 2000)}
@@ -65,7 +64,9 @@ def check(models: dict[str, nn.Module], x: Tensor) -> None:
     error = float((got - expected).abs().max() / expected.abs().max())
     if error > 1e-5:
         raise SystemExit(f"the models differ by {error:.1e}: nothing to compare")
-    if not torch.equal(got, alone):
+    # The modules, to which short sentences are left, do not promise that.
+    tokens = x.shape[1] * (1 + (x.shape[2] - 200) // 100)
+    if tokens >= 128 and not torch.equal(got, alone):
         raise SystemExit("a window gives other bits alone than in a batch")
 
 
