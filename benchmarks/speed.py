@@ -5,10 +5,10 @@
 The two take turns within one process, so that whatever else the machine does hits both;
 medians are compared, and minima, which know least of what else the machine did. Parity
 is asserted before anything is timed, and so is that a long window gives the same bits
-alone and in a batch. Beside them stands the share of the time that the products of matrices
-would take at the peak, as measured between the runs, and the memory that a call takes
-above what the process held before, each in a process of its own. A second table tells
-what the option to mask missing data costs, on complete batches and on others.
+alone and in a batch. Beside them stands the share of the time that the products of
+matrices would take at the peak, as measured between the runs, and the memory that a
+call takes above what the process held before, in a process of its own. A second table
+tells what the option to mask missing data costs, on complete batches and on others.
 """
 
 import argparse
