@@ -102,8 +102,10 @@ def joins_of(raw: mne.io.BaseRaw) -> list[int]:
     --------
     >>> import numpy as np
     >>> info = mne.create_info(["C3"], 100, "eeg")
-    >>> night, day = (mne.io.RawArray(np.zeros((1, n)), info) for n in (300, 200))
-    >>> joins_of(mne.concatenate_raws([night, day]))
+    >>> night, day = (
+    ...     mne.io.RawArray(np.zeros((1, n)), info, verbose="error") for n in (300, 200)
+    ... )
+    >>> joins_of(mne.concatenate_raws([night, day], verbose="error"))
     [300]
     """
     ends = np.cumsum(raw._raw_lengths)[:-1]

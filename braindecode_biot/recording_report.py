@@ -70,7 +70,9 @@ def report_recording(
     >>> from braindecode_biot import BIOTClassifier, load_absence, score_recording
     >>> import mne
     >>> raw = load_absence().crop(190, 250)
-    >>> epochs = mne.make_fixed_length_epochs(raw, duration=2, preload=True)
+    >>> epochs = mne.make_fixed_length_epochs(
+    ...     raw, duration=2, preload=True, verbose="error"
+    ... )
     >>> classifier = BIOTClassifier(
     ...     max_epochs=1, module__emb_size=32, module__n_layers=1, random_state=0
     ... )

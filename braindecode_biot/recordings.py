@@ -121,7 +121,9 @@ def score_recording(
     >>> from braindecode_biot import BIOTClassifier, load_absence, to_montage
     >>> raw = load_absence()
     >>> bipolar = to_montage(raw, ["F7-T7", "F8-T8"])
-    >>> epochs = mne.make_fixed_length_epochs(bipolar, duration=2, preload=True)
+    >>> epochs = mne.make_fixed_length_epochs(
+    ...     bipolar, duration=2, preload=True, verbose="error"
+    ... )
     >>> classifier = BIOTClassifier(
     ...     max_epochs=1, module__emb_size=32, module__n_layers=1, random_state=0
     ... )

@@ -19,6 +19,7 @@ from braindecode_biot import (
     BIOTEmbedding,
     BIOTRegressor,
     demo,
+    label_windows,
     load_absence,
     to_montage,
 )
@@ -306,9 +307,8 @@ def test_few_steps_are_warned_of():
 def test_most_attributed_tokens_matter_most_in_a_seizure():
     """On the shipped recording, and of a seizure that was not trained on."""
     raw = to_montage(load_absence(), "tcp-16")
-    epochs, windows = demo.cut(raw)
-    _, train, test = next(demo.folds(windows, demo.seizure_times(raw)))
-    labels = windows.seizure.map({0: "background", 1: "seizure"}).to_numpy()
+    epochs, labels, blocks = label_windows(raw, 2, 0.5, events="seizure", block="event")
+    train, test = np.flatnonzero(blocks != 0), np.flatnonzero(blocks == 0)
     few = np.concatenate([train[labels[train] == "seizure"], train[::8]])
     classifier = demo.biot(0).set_params(
         module__emb_size=32, module__n_layers=1, max_epochs=15
