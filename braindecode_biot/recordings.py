@@ -130,7 +130,7 @@ def score_recording(
     >>> classifier = classifier.fit(epochs[:20], ["rest", "task"] * 10)
     >>> scores = score_recording(classifier, raw, step=1, verbose=0)
     >>> scores
-    <RecordingScores of rest, task: 339 windows (2 s, of 340 s)>
+    <RecordingScores of rest, task: 339 windows (2 s, of 340 s in 'absence.edf')>
     >>> raw = raw.set_annotations(scores.to_annotations(threshold=0.5))
     """
     fitted = _open_estimator(estimator, montage)
