@@ -84,6 +84,7 @@ def load_pretrained(source: Source | BIOT, arguments: dict[str, Any]) -> BIOT:
         checkpoint_channels=names,
         known=inspect.signature(BIOT).parameters,
     )
+    arguments["return_feature"] = False  # a pair is no loss's input
     set_default_hop(arguments, arguments["sfreq"])
     model = BIOT(**arguments)
     load_checkpoint(

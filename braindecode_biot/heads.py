@@ -198,6 +198,9 @@ def plot_channel_importance(
     known = _electrode_places()
     ends = {name: _electrodes_of(name) for name in importance}
     drawn = {n: e for n, e in ends.items() if e and all(end in known for end in e)}
+    singles = [e[0] for e in drawn.values() if len(e) == 1]
+    if double := sorted({end for end in singles if singles.count(end) > 1}):
+        raise ValueError(f"ch_names has {double} under several names.")
     most = max(abs(v) for v in importance.values() if np.isfinite(v)) or 1.0
 
     _draw_head(ax)
@@ -250,7 +253,9 @@ def _draw_map(
     """Interpolate values over the scalp, and mark the electrodes."""
     image, _ = mne.viz.plot_topomap(
         np.array(values),
-        np.array([place for _, place in places.values()]),
+        # No four on one circle, such as F3, F4, P3 and P4: Qhull would fail.
+        np.array([place for _, place in places.values()])
+        * (1 + 1e-4 * np.arange(len(places))[:, None] ** 2 / len(places) ** 2),
         axes=ax,
         sphere=(0, 0, 0, 1),
         outlines=None,

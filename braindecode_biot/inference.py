@@ -97,9 +97,10 @@ def _is_changed(module: nn.Module) -> bool:
         parts = (module.query, module.key, module.value)
         return any(part.bias is not None for part in parts)
     if isinstance(module, EncoderLayer):
-        return [type(part) for part in module.feed_forward] != [
-            nn.Linear, nn.GELU, nn.Linear
-        ]  # fmt: skip
+        linear = [*module.feed_forward, module.attention.out]
+        return [type(part) for part in linear] != [
+            nn.Linear, nn.GELU, nn.Linear, nn.Linear
+        ] or any(getattr(part, "bias", part) is None for part in linear)  # fmt: skip
     return isinstance(module, nn.GELU) and module.approximate != "none"
 
 
@@ -175,7 +176,7 @@ def may_share(n_tokens: int, emb_size: int) -> bool:
     Found by trying 1 to 16 threads with torch's products of matrices on x86: where a
     thread's share is not a whole number of vector registers, its sums round otherwise.
     """
-    return n_tokens >= 64 and emb_size % 8 == 0
+    return n_tokens >= 64 and emb_size % 16 == 0
 
 
 @functools.cache

@@ -310,8 +310,13 @@ class BIOT(CheckpointMixin, EEGModuleMixin, nn.Module):
     ) -> Tensor:
         """Embed windows one by one; without gradients on a CPU, see ``inference``."""
 
-        def embed(*window: Tensor) -> Tensor:
-            spectra, rows, present = self._take_spectra(*window)
+        def embed(
+            x: Tensor, rows: Tensor, missing: Tensor | None, present: Tensor | None
+        ) -> Tensor:
+            if missing is not None:  # to what it would be alone, to the last bit
+                x, missing, rows = trim(x, missing, rows, self.token_size)
+                present = whole_tokens(missing, self.token_size, self.hop_length)
+            spectra, rows, present = self._take_spectra(x, rows, missing, present)
             return encode(self.encoder, self.tokens(spectra, rows), present)
 
         if present is None:

@@ -162,17 +162,29 @@ def load_estimator(folder: str | os.PathLike[str], *, device: str | None = None)
             "written for: saving was interrupted, or one of them was replaced. Save "
             "the estimator again."
         )
-    params = {key: _decode(value) for key, value in content["params"].items()}
-    if device is not None:
-        params["device"] = device
-    fitted = {
-        "signal_": _decode_signal(content["signal"]),
-        "microvolts_": content["microvolts"],
-        **{name: _decode_array(told) for name, told in content["learned"].items()},
-    }
     # The file is whole by itself: it carries the model's configuration.
     model = BIOT.from_checkpoint(folder / WEIGHTS_FILE)
-    return _CLASSES[content["class"]](**params)._restore(model, fitted)
+    try:
+        params = {key: _decode(value) for key, value in content["params"].items()}
+        if device is not None:
+            params["device"] = device
+        estimator = _CLASSES[content["class"]](**params)
+        learned = {n: _decode_array(told) for n, told in content["learned"].items()}
+        fitted = {
+            "signal_": _decode_signal(content["signal"]),
+            "microvolts_": content["microvolts"],
+        }
+        sizes = {model.n_outputs} if learned else set()
+        if learned.keys() != set(estimator._LEARNED) or sizes != {
+            array.size for array in learned.values()
+        }:
+            raise ValueError(f"{learned} for {model.n_outputs} outputs")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"'{folder / ESTIMATOR_FILE}' is not what save_estimator writes: "
+            f"{error!r}. Save the estimator again."
+        ) from error
+    return estimator._restore(model, learned | fitted)
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -200,7 +212,7 @@ def _read(folder: Path) -> dict[str, Any]:
             f"{told[2]}; this is {version('braindecode-biot')}, which reads {_FORMAT}. "
             "Install a newer one."
         )
-    if told[1] not in _CLASSES:
+    if not isinstance(told[1], str) or told[1] not in _CLASSES:
         raise CheckpointError(
             f"'{file}' holds a {told[1]!r}, expected one of {list(_CLASSES)}."
         )

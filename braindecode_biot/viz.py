@@ -107,6 +107,7 @@ def plot_attribution(
 
     highest = float(np.nanmax(np.abs(values), initial=0))
     most = float(np.nanquantile(np.abs(values), 0.998)) if highest else 1.0
+    most = most or highest  # where all but a few values are zero
     norm = Normalize(-most, most)
     step = shown.freqs[1] - shown.freqs[0]
     # Tokens overlap: each is drawn from halfway to the one before to halfway to the
@@ -267,5 +268,7 @@ def _best_epoch(estimator: Any, history: Sequence[Mapping[str, Any]]) -> int | N
     for _, callback in getattr(net, "callbacks_", ()):
         if getattr(callback, "best_epoch_", 0):
             return int(callback.best_epoch_)
+    if "valid_loss" not in history[-1]:  # partial_fit went on from the best epoch
+        return None
     tried = [row for row in history if "valid_loss" in row]
     return min(tried, key=lambda row: row["valid_loss"])["epoch"] if tried else None

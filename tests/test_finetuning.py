@@ -338,3 +338,12 @@ def test_some_channels_of_eighteen(tmp_path):
         pretrained=tmp_path / "weights", channel_names="tcp-18", finetune="head"
     ).fit(epochs, np.arange(12) % 2)
     assert model.net_.module_.channels.rows.tolist() == [0, 1, 2, 3, 16]
+
+
+def test_a_model_that_returns_features_too_can_be_tuned(epochs):
+    model = BIOT(
+        emb_size=16, n_layers=1, n_chans=3, n_times=80, sfreq=40, hop_length=20,
+        n_outputs=2, return_feature=True,
+    )  # fmt: skip
+    tuned = BIOTClassifier(pretrained=model, max_epochs=1, random_state=0).fit(epochs)
+    assert tuned.predict(epochs).shape == (24,)

@@ -95,6 +95,29 @@ def test_a_window_gives_the_same_bits_in_every_batch(n_threads, mode):
     assert together[0].is_inference() == (mode is torch.inference_mode)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_others_of_a_batch_have_does_not_matter(n_threads, dtype):
+    """Channels that all lack are left out of a batch, but not of each other's sums."""
+    model = small(n_chans=33, emb_size=64, n_times=20).to(dtype)
+    x = torch.randn(6, 33, 20, dtype=dtype)
+    x[0, 1:] = torch.nan
+    x[4, :-1] = torch.nan
+    with torch.no_grad():
+        alone = torch.cat([model(x[i : i + 1]) for i in range(6)])
+        assert torch.equal(model(x), alone)
+
+
+@pytest.mark.parametrize("emb_size", [24, 40])
+def test_odd_sizes_give_the_same_bits_with_any_number_of_threads(emb_size, n_threads):
+    model = BIOT(
+        emb_size=emb_size, att_num_heads=1, n_layers=1,
+        n_chans=16, n_outputs=2, n_times=2000,
+    ).eval()  # fmt: skip
+    x = torch.randn(4, 16, 2000)
+    with torch.no_grad():
+        assert torch.equal(model(x)[:1], model(x[:1]))
+
+
 def test_short_sentences_are_left_to_the_modules(monkeypatch):
     model, x = small(), windows()
     with torch.no_grad():
@@ -188,9 +211,19 @@ def mixed_precision(model):
     model.double().encoder.layers[0].attention.query.float()
 
 
+def no_bias(model):
+    model.encoder.layers[0].feed_forward[2].bias = None
+
+
+def no_bias_of_the_attention(model):
+    model.encoder.layers[1].attention.out.bias = None
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        no_bias,
+        no_bias_of_the_attention,
         hook_inside,
         pre_hook_at_the_tokens,
         another_class,

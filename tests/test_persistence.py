@@ -274,6 +274,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("entries", "match"),
         [
+            ({"params": []}, "not what save_estimator writes"),
+            ({"params": {"no_such": 1}}, "not what save_estimator writes"),
+            ({"learned": {}}, "not what save_estimator writes"),
+            ({"class": []}, r"holds a \[\], expected one of"),
             ({"class": "EEGClassifier"}, "holds a 'EEGClassifier', expected one of"),
             ({"format": 2, "version": "9.1"}, r"format 2, written by .* 9\.1.*newer"),
             ({"signal": None, "learned": None}, r"lacks \['learned', 'signal'\]"),

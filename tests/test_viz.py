@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import mne
@@ -452,7 +453,15 @@ def test_electrodes_among_derivations_are_rings():
     assert figure.axes[0].get_xlabel() == "Not on this head: ECG (0.5)"
 
 
+@pytest.mark.parametrize("names", ["F3 F4 P3 P4", "Fz C3 C4 Pz", "O1 O2 Fp1 Fp2"])
+def test_four_electrodes_on_a_circle_make_a_map(names):
+    figure = plot_channel_importance([0.1, 0.2, 0.3, 0.4], names.split())
+    assert len(figure.axes) == 2
+
+
 def test_importance_that_cannot_be_drawn_is_refused():
+    with pytest.raises(ValueError, match=r"\['T7'\] under several names"):
+        plot_channel_importance([1.0, 2.0, 3.0, 4.0], ["T3", "T7", "Fz", "C3"])
     with pytest.raises(ValueError, match="pass ch_names"):
         plot_channel_importance([1.0, 2.0])
     with pytest.raises(ValueError, match=r"shape \(2,\) for 5 channels"):
@@ -524,3 +533,26 @@ def test_figures_leave_pyplot_and_torch_alone(classifier):
     assert not plt.get_fignums()
     code = "import sys, braindecode_biot.viz; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_after_partial_fit_no_epoch_is_the_best(epochs):
+    classifier = BIOTClassifier(
+        max_epochs=2, random_state=0, module__emb_size=16, module__n_layers=1
+    ).fit(epochs)
+    before = [line.get_label() for line in plot_history(classifier).axes[0].lines]
+    assert any("best" in label for label in before)
+    classifier.partial_fit(epochs)
+    after = [line.get_label() for line in plot_history(classifier).axes[0].lines]
+    assert not any("best" in label for label in after)
+
+
+def test_attributions_that_are_nearly_all_zero():
+    attribution = attribution_of()
+    values = np.zeros((1, 2, 3, 400))
+    values[0, 0, 0, 5] = 1.0
+    few = replace(
+        attribution[:1], values=values, ch_names=("C3", "C4"),
+        times=np.arange(3.0), freqs=np.arange(400.0),
+    )  # fmt: skip
+    figure = plot_attribution(few, fmax=None)
+    assert max(max(axes.get_ylim()) for axes in figure.axes[2:]) == 1
