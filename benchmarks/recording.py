@@ -9,8 +9,8 @@ take turns within one process. Before anything is timed, the embeddings are comp
 with the resampler of this package in both.
 
 With `--long` the memory is measured as well: a child process embeds a file of that many
-hours, 21 electrodes at 500 Hz, and reports how far it went above what the model and one
-batch need.
+hours, 21 electrodes at 500 Hz, and reports how far it went above what the libraries and
+the model need.
 """
 
 import argparse
@@ -155,12 +155,16 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def present_mib() -> float:
+    """Tell how much memory this process has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
 def embed_alone(path: Path) -> None:
     """Embed one file, and print what memory that took; for a child process."""
     model = models()["scaled"]
-    with torch.inference_mode():
-        model(torch.randn(BATCH, 16, 200 * WINDOW_SECONDS))
-    before = peak_mib()
+    before = present_mib()
     start = time.perf_counter()
     found = embed_recording(model, path, batch_size=BATCH)
     print(
