@@ -6,7 +6,6 @@ wrong, 130 where it was interrupted.
 """
 
 import io
-import math
 import sys
 import warnings
 from collections.abc import Callable
@@ -15,6 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from braindecode_biot.cli_options import (
+    EVENTS,
+    FILES,
+    LENGTH,
+    NUMBER,
+    OUTPUT,
+    POSITIVE,
+    READING,
+    RUNNING,
+)
 
 __all__ = ["main"]
 
@@ -30,100 +40,6 @@ class _Commands(click.Group):
             ctx.exit(130)
 
 
-class _Number(click.FloatRange):
-    """A finite number; click takes "nan" for one."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is no finite number.", param, ctx)
-        return number
-
-
-_NUMBER = _Number()
-_LENGTH = _Number(min=0)
-_POSITIVE = _Number(min=0, min_open=True)
-_FILES = click.argument(
-    "files",
-    nargs=-1,
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILES...",
-)
-
-
-def _options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def decorate(command: Any) -> Any:
-        for decorator in reversed(decorators):
-            command = decorator(command)
-        return command
-
-    return decorate
-
-
-_output = click.option(
-    "-o",
-    "--output",
-    "folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="Folder for the results, which is made. Each is named after its recording; "
-    "what is there and newer than its recording is not made again.",
-)
-_EVENTS = {"events": "-events.csv", "fif": "-annot.fif", "edf": "-events.edf"}
-_reading = _options(
-    click.option(
-        "--window",
-        type=_POSITIVE,
-        help="Length of a window in seconds.  [default: the model's]",
-    ),
-    click.option(
-        "--step",
-        type=_POSITIVE,
-        help="Seconds from the start of one window to the next.  [default: a window]",
-    ),
-    click.option(
-        "--on-bad",
-        type=click.Choice(["skip", "mask", "keep"]),
-        default="skip",
-        show_default=True,
-        help="Windows that touch annotations whose names begin with BAD: leave them "
-        "out, mask what is marked (models that take missing data), or ignore the "
-        "marks.",
-    ),
-    click.option(
-        "--montage",
-        help="Channels, where the model does not tell them: tcp-16, tcp-18, or a list "
-        "such as 'C3-A2,C4-A1'.",
-    ),
-    click.option(
-        "--use-bads", is_flag=True, help="Use channels that are marked as bad."
-    ),
-    click.option(
-        "--upsample",
-        is_flag=True,
-        help="Take files of a lower sampling rate than the model's, too.",
-    ),
-)
-_running = _options(
-    click.option(
-        "--batch-size",
-        type=click.IntRange(min=1),
-        default=32,
-        show_default=True,
-        help="Windows that the model gets at a time.",
-    ),
-    click.option(
-        "--overwrite",
-        is_flag=True,
-        help="Make again what is done, also results of other settings.",
-    ),
-    click.option("-q", "--quiet", is_flag=True, help="Say only what failed."),
-)
-
-
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="braindecode-biot")
 def main() -> None:
@@ -133,7 +49,7 @@ def main() -> None:
 
 
 @main.command()
-@_FILES
+@FILES
 @click.option(
     "--montage",
     default="tcp-18",
@@ -142,7 +58,7 @@ def main() -> None:
 )
 @click.option(
     "--window",
-    type=_POSITIVE,
+    type=POSITIVE,
     default=10.0,
     show_default=True,
     help="Length of windows in seconds, for the signal parameters.",
@@ -178,8 +94,8 @@ def info(files: tuple[Path, ...], montage: str, window: float, as_json: bool) ->
 
 
 @main.command()
-@_FILES
-@_output
+@FILES
+@OUTPUT
 @click.option(
     "--model",
     "source",
@@ -195,8 +111,8 @@ def info(files: tuple[Path, ...], montage: str, window: float, as_json: bool) ->
     show_default=True,
     help="Arrays for NumPy, or a table as Parquet or CSV.",
 )
-@_reading
-@_running
+@READING
+@RUNNING
 def embed(
     files: tuple[Path, ...],
     folder: Path,
@@ -230,8 +146,8 @@ def embed(
 
 @main.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@_FILES
-@_output
+@FILES
+@OUTPUT
 @click.option(
     "--format",
     "kind",
@@ -243,33 +159,33 @@ def embed(
 )
 @click.option(
     "--threshold",
-    type=_NUMBER,
+    type=NUMBER,
     default=0.5,
     show_default=True,
     help="Least score that makes an event.",
 )
 @click.option(
     "--low",
-    type=_NUMBER,
+    type=NUMBER,
     help="Score down to which an event goes on.  [default: the threshold]",
 )
 @click.option(
     "--min-duration",
-    type=_LENGTH,
+    type=LENGTH,
     default=0.0,
     show_default=True,
     help="Shortest event in seconds.",
 )
 @click.option(
     "--merge-gap",
-    type=_LENGTH,
+    type=LENGTH,
     default=0.0,
     show_default=True,
     help="Longest gap in seconds between events that are made one.",
 )
 @click.option("--report", is_flag=True, help="Make an HTML report beside each result.")
-@_reading
-@_running
+@READING
+@RUNNING
 def predict(
     model: Path,
     files: tuple[Path, ...],
@@ -298,7 +214,7 @@ def predict(
         threshold=threshold, low=low, min_duration=min_duration, merge_gap=merge_gap
     )
     settings = {"command": "predict", **reading, **events}
-    suffixes = [".csv" if kind == "csv" else _EVENTS[kind], *[".html"] * report]
+    suffixes = [".csv" if kind == "csv" else EVENTS[kind], *[".html"] * report]
     results = _prepared(files, folder, suffixes, model, settings, overwrite)
 
     from braindecode_biot.persistence import load_estimator
@@ -327,7 +243,7 @@ def predict(
 
 
 @main.command()
-@_FILES
+@FILES
 @click.option(
     "-o",
     "--output",
@@ -350,11 +266,11 @@ def predict(
     help="Class of windows without such an annotation; '' leaves them out.",
 )
 @click.option(
-    "--window", type=_POSITIVE, required=True, help="Length of a window in seconds."
+    "--window", type=POSITIVE, required=True, help="Length of a window in seconds."
 )
 @click.option(
     "--step",
-    type=_POSITIVE,
+    type=POSITIVE,
     help="Seconds from the start of one window to the next.  [default: a window]",
 )
 @click.option(
@@ -365,7 +281,7 @@ def predict(
 )
 @click.option(
     "--sfreq",
-    type=_POSITIVE,
+    type=POSITIVE,
     default=200.0,
     show_default=True,
     help="Sampling rate of the model in Hz, to which recordings are brought.",
@@ -400,7 +316,7 @@ def predict(
     "gets no better.",
 )
 @click.option(
-    "--lr", type=_POSITIVE, default=1e-3, show_default=True, help="Learning rate."
+    "--lr", type=POSITIVE, default=1e-3, show_default=True, help="Learning rate."
 )
 @click.option(
     "--seed",
