@@ -7,7 +7,6 @@ the integral is captum's, the result is an
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from numbers import Integral
 from types import ModuleType
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from braindecode_biot.attribution import Attribution
-from braindecode_biot.fitted import Fitted, open_fitted
+from braindecode_biot.fitted import Fitted, evaluating, open_fitted
 from braindecode_biot.model import BIOT
 
 __all__ = ["deletion_curve", "explain"]
@@ -114,8 +113,9 @@ def explain(
     --------
     >>> import torch
     >>> from braindecode_biot import BIOT
+    >>> _ = torch.manual_seed(0)
     >>> model = BIOT(n_chans=2, n_outputs=2, n_times=400, sfreq=200, emb_size=16)
-    >>> attribution = explain(model, torch.randn(3, 2, 400), target=1)
+    >>> attribution = explain(model, torch.randn(3, 2, 400), target=1, n_steps=200)
     >>> attribution.values.shape
     (3, 2, 3, 101)
     >>> bool(abs(attribution.delta).max() < 0.001)
@@ -129,7 +129,7 @@ def explain(
     reference = _mean_spectra(estimator, opened, baseline, batch_size)
     gradients = captum.IntegratedGradients(_output)
     parts = []
-    with _evaluating(opened.model) as model:
+    with evaluating(opened.model) as model:
         for which, spectra, rows, present in _batches(opened, batch_size):
             index = _predicted(model, spectra, rows, present)
             if chosen is not None:
@@ -236,7 +236,7 @@ def deletion_curve(
     rng = check_random_state(random_state)
     orders = [worth, *(rng.uniform(size=worth.shape) for _ in range(n_random))]
     outputs = np.empty((len(orders), n_windows, len(shares)))
-    with _evaluating(opened.model), torch.no_grad():
+    with evaluating(opened.model), torch.no_grad():
         for which, spectra, rows, present in _batches(opened, batch_size):
             _check_same(attribution, spectra)
             base = _base(reference, spectra, present, opened.ch_names)
@@ -316,18 +316,6 @@ def _indices(target: Any, opened: Fitted) -> NDArray[np.intp] | None:
             f"target holds {unknown}, expected of the classes or outputs {labels}."
         )
     return np.array([places[label] for label in wanted])
-
-
-@contextmanager
-def _evaluating(model: BIOT) -> Iterator[BIOT]:
-    """Put a model in evaluation mode, and leave each part of it as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _batches(

@@ -1,9 +1,12 @@
 """A fitted model and its windows, from any of what users call a fitted model.
 
 Owns telling a :class:`~braindecode_biot.BIOT`, an estimator of this package and a
-skorch net apart, and what they read of windows. Must not know what is done with them.
+skorch net apart, what they read of windows, and a model's mode while it is asked
+(:func:`evaluating`). Must not know what is done with them.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,7 +21,7 @@ from braindecode_biot.base import WindowsEstimator
 from braindecode_biot.model import BIOT
 from braindecode_biot.weights import unwrapped
 
-__all__ = ["Fitted", "open_fitted"]
+__all__ = ["Fitted", "evaluating", "open_fitted"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,18 @@ def open_fitted(estimator: Any, X: Any) -> Fitted:
         )
     )
     return Fitted(model, windows, _names(model), labels, regresses, mean, spread)
+
+
+@contextmanager
+def evaluating(model: BIOT) -> Iterator[BIOT]:
+    """Put a model in evaluation mode, and leave each part of it as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _biot(model: nn.Module) -> BIOT:

@@ -334,7 +334,9 @@ class MontageStream:
         model = _Known(kinds, left_out)
         found = _settle(raw, names, on_missing, sfreq, use_bads, upsample, model)
         self.report = found.report
-        self.doubts = _doubts(raw, *found[:2], found.sfreq, known=True)
+        self.doubts = _doubts(
+            raw, found.report, found.all_paths, found.sfreq, known=True
+        )
         self.info = make_info(raw.info, found.names, found.paths, found.sfreq)
         # Names go by the whole recording's, of which a part has no other.
         self.annotations = follow(
@@ -427,12 +429,12 @@ def _plan(
             f"A {type(inst).__name__} was given, expected mne.io.Raw or mne.Epochs."
         )
     info, ch_names = inst.info, inst.ch_names
-    graph = ChannelGraph(ch_names, _obstacles(inst, use_bads))
-    same = {} if model is None else _the_same(inst, montage, model.kinds, use_bads)
-    if not same:
-        montage = montage if isinstance(montage, str) else list(vocabulary(montage))
+    empty = empty_channels(inst)
+    graph = ChannelGraph(ch_names, _obstacles(info, empty, use_bads))
+    same = {} if model is None else _the_same(info, montage, model, empty, use_bads)
     rows, paths = [], []
-    for name in vocabulary(montage) if isinstance(montage, str) else montage:
+    # The names that a model was fitted on need not be those of electrodes.
+    for name in montage if same else vocabulary(montage):
         path: Path = []
         notes = []
         is_wanted = model is None or name not in model.left_out
@@ -459,26 +461,23 @@ def _plan(
 
 
 def _the_same(
-    inst: Any, names: Sequence[str], kinds: Mapping[str, int], use_bads: bool
+    info: mne.Info, names: Sequence[str], model: _Known, empty: set[str], use_bads: bool
 ) -> dict[str, int]:
     """Find channels by the very name and kind that a model was fitted on."""
-    empty = empty_channels(inst)
     found = {}
     for name in names:
-        if name in inst.ch_names and name not in empty:
-            index = inst.ch_names.index(name)
-            is_usable = use_bads or not is_bad(index, inst.info)
-            if is_usable and kinds.get(name) == int(inst.info["chs"][index]["kind"]):
+        if name in info["ch_names"] and name not in empty:
+            index = info["ch_names"].index(name)
+            is_usable = use_bads or not is_bad(index, info)
+            if is_usable and model.kinds.get(name) == int(info["chs"][index]["kind"]):
                 found[name] = index
     return found
 
 
-def _obstacles(inst: Any, use_bads: bool) -> dict[str, str]:
+def _obstacles(info: mne.Info, empty: set[str], use_bads: bool) -> dict[str, str]:
     """Find the channels that are not to be used, and why."""
     obstacles = {}
-    info = inst.info
     contacts = numbered_contacts(info["ch_names"])
-    empty = empty_channels(inst)
     for name, ch_type in zip(info["ch_names"], info.get_channel_types(), strict=True):
         is_named = parse(name) is not None
         if is_named and ch_type == "csd":

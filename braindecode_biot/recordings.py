@@ -24,6 +24,7 @@ from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 
 from braindecode_biot.channels import canonical, vocabulary
+from braindecode_biot.fitted import evaluating
 from braindecode_biot.model import BIOT
 from braindecode_biot.montage import ToMontage
 from braindecode_biot.recording_windows import RecordingWindows, Wanted
@@ -145,8 +146,8 @@ def score_recording(
             "that there are no scores. End it with a classifier that has them, such as "
             "LogisticRegression, or CalibratedClassifierCV around this one."
         )
-    if is_probability:
-        _classes(fitted.predictor)
+    # Before the work: a net may not know its classes.
+    columns = _classes(fitted.predictor) if is_probability else []
     if predict is None:
         predict = getattr(fitted.predictor, "predict", None)
     if predict is None:
@@ -155,31 +156,19 @@ def score_recording(
             f"A {name} gives embeddings (embed_recording), no scores. For these, give "
             "a fitted BIOTClassifier, BIOTRegressor or EEGClassifier."
         )
-    windows = RecordingWindows(
-        recording,
-        fitted.wanted,
-        window=window,
-        step=step,
-        on_bad=on_bad,
-        use_bads=use_bads,
-        upsample=upsample,
-        batch_size=batch_size,
-        chunk_seconds=chunk_seconds,
-    )
-    _warn(windows)
-    outputs = windows.map(_given(fitted, windows, predict), "score", verbose)
-    if is_probability:
-        columns = _classes(fitted.predictor)
-    else:
+    outputs, about = _map(
+        fitted, predict, "score", recording, verbose,
+        window=window, step=step, on_bad=on_bad, use_bads=use_bads, upsample=upsample,
+        batch_size=batch_size, chunk_seconds=chunk_seconds,
+    )  # fmt: skip
+    if not is_probability:
         outputs = outputs.reshape(len(outputs), -1)
         n = outputs.shape[1]
         columns = ["prediction"] if n == 1 else [f"prediction {i}" for i in range(n)]
     # NumPy's labels are plain ones to who reads them.
     columns = [getattr(name, "item", lambda name=name: name)() for name in columns]
     values = pd.DataFrame(outputs, columns=columns)
-    return RecordingScores(
-        **windows.described(), values=values, is_probability=is_probability
-    )
+    return RecordingScores(**about, values=values, is_probability=is_probability)
 
 
 def embed_recording(
@@ -252,22 +241,12 @@ verbose
             f"A {type(fitted.predictor).__name__} makes no embeddings. Give a BIOT, or "
             "a fitted BIOTEmbedding, BIOTClassifier or BIOTRegressor."
         )
-    windows = RecordingWindows(
-        recording,
-        fitted.wanted,
-        window=window,
-        step=step,
-        on_bad=on_bad,
-        use_bads=use_bads,
-        upsample=upsample,
-        batch_size=batch_size,
-        chunk_seconds=chunk_seconds,
-    )
-    _warn(windows)
-    outputs = windows.map(_given(fitted, windows, embed), "embed", verbose)
-    return RecordingEmbeddings(
-        **windows.described(), embeddings=np.asarray(outputs, np.float32)
-    )
+    outputs, about = _map(
+        fitted, embed, "embed", recording, verbose,
+        window=window, step=step, on_bad=on_bad, use_bads=use_bads, upsample=upsample,
+        batch_size=batch_size, chunk_seconds=chunk_seconds,
+    )  # fmt: skip
+    return RecordingEmbeddings(**about, embeddings=np.asarray(outputs, np.float32))
 
 
 class _Fitted(NamedTuple):
@@ -288,10 +267,26 @@ class _Fitted(NamedTuple):
     takes_epochs: bool
 
 
-def _given(
-    fitted: _Fitted, windows: RecordingWindows, function: Callable[[Any], Any]
-) -> Callable[[NDArray[np.int64], NDArray[np.float64]], Any]:
-    """Let a function take windows as what the estimator was fitted on."""
+def _map(
+    fitted: _Fitted,
+    function: Callable[[Any], Any],
+    what: str,
+    recording: Any,
+    verbose: int,
+    **options: Any,
+) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Put windows through a function, as what the estimator was fitted on.
+
+    Returns
+    -------
+    outputs : array of shape (n_windows, ...)
+        What the function returned.
+    about : dict
+        What the results are of.
+    """
+    windows = RecordingWindows(recording, fitted.wanted, **options)
+    for message in windows.stream.doubts:
+        warnings.warn(message, UserWarning, stacklevel=3)
     info = windows.stream.info
 
     def run(starts: NDArray[np.int64], samples: NDArray[np.float64]) -> Any:
@@ -300,7 +295,7 @@ def _given(
         events = np.c_[starts, np.zeros((len(starts), 2), int)]
         return function(mne.EpochsArray(samples, info, events, verbose="error"))
 
-    return run
+    return windows.map(run, what, verbose), windows.described()
 
 
 def _classes(predictor: Any) -> list[Any]:
@@ -312,11 +307,6 @@ def _classes(predictor: Any) -> list[Any]:
             "The estimator does not know its classes, since it was fitted without y. "
             "Make it with classes=, as in EEGClassifier(..., classes=[0, 1])."
         ) from error
-
-
-def _warn(windows: RecordingWindows) -> None:
-    for message in windows.stream.doubts:
-        warnings.warn(message, UserWarning, stacklevel=3)
 
 
 def _open_estimator(estimator: Any, montage: Any) -> _Fitted:
@@ -384,16 +374,10 @@ class _BareModel:
 
     def embed(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embed windows; the model's mode stays as it is."""
-        model = self._model
-        was_training = model.training
-        device = next(model.parameters()).device
-        try:
-            model.eval()
-            with torch.inference_mode():
-                x = torch.as_tensor(windows, device=device)
-                found = model(x, return_features=True)["features"]
-        finally:
-            model.train(was_training)
+        device = next(self._model.parameters()).device
+        with evaluating(self._model) as model, torch.inference_mode():
+            x = torch.as_tensor(windows, device=device)
+            found = model(x, return_features=True)["features"]
         embeddings: NDArray[np.float32] = found.float().cpu().numpy()
         return embeddings
 

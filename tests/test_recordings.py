@@ -102,8 +102,11 @@ def test_embeddings_are_those_of_the_model(classifier, raw, fit_on):
     with torch.inference_mode():
         expected = model.eval()(windows, return_features=True)["features"]
     model.train()
+    model.encoder.eval()  # a part that is kept from training
     found = quietly(embed_recording, model, raw)
     assert model.training
+    assert not model.encoder.training
+    model.eval()
     assert found.embeddings.dtype == np.float32
     np.testing.assert_allclose(found.embeddings, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(found.start, 2.0 * np.arange(50))
