@@ -14,118 +14,20 @@ came in, to the last bit.
 blocks of fewer tokens, buffers kept between calls, buffers for everything.
 """
 
-import functools
-import os
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as nn_module
 
-from braindecode_biot.encoder import Encoder, EncoderLayer, LinearAttention
+from braindecode_biot.encoder import Encoder, EncoderLayer
+from braindecode_biot.threads import run_each
 
-__all__ = ["by_window", "encode", "is_plain", "may_share"]
+__all__ = ["by_window", "encode", "may_share"]
 
-# The modules whose work `encode` does itself.
-_KNOWN = {
-    Encoder, EncoderLayer, LinearAttention,
-    nn.Dropout, nn.GELU, nn.LayerNorm, nn.Linear, nn.ModuleList, nn.Sequential,
-}  # fmt: skip
 # Rows of the hidden layer at a time. Bounds the memory of long sentences; fewer rows
 # would let the matrix products, and so all, become slower.
 _BLOCK = 1024
-# Tokens from which on a window is worth its own pass. Weights are read for each window
-# anew, 12 MB of them: with 18 tokens that takes three times as long as a batch does.
-_LONG = 128
-
-
-def is_plain(model: nn.Module, encoder: nn.Module, x: Tensor, n_tokens: int) -> bool:
-    """Tell whether windows may be evaluated here, where nobody could see a difference.
-
-    So not where sentences are short, which are faster together; not while gradients
-    are recorded or something is traced, compiled, exported or cast; not on other
-    devices; and not where anybody changed a part of the encoder or listens to a module
-    by a hook.
-
-    Parameters
-    ----------
-    model : nn.Module
-        The whole model.
-    encoder : nn.Module
-        Its encoder, which :func:`encode` would stand in for.
-    x : Tensor
-        The model's input.
-    n_tokens : int
-        Tokens of the longest sentence that the model is made for; not of this batch,
-        lest its numbers hang on it.
-
-    Returns
-    -------
-    bool
-        Whether :func:`by_window` and :func:`encode` give what the modules would.
-    """
-    return n_tokens >= _LONG and not (
-        torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        or torch.is_autocast_enabled("cpu")
-        or _is_watched()
-        or any(_is_changed(module) for module in encoder.modules())
-        or any(_has_hooks(module) or module.training for module in model.modules())
-        or not _same_kind([x, *encoder.parameters()])
-    )
-
-
-def _is_watched() -> bool:
-    # What transforms or counts operations does so in its own thread.
-    return bool(
-        torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._len_torch_function_stack()
-    )
-
-
-def _is_changed(module: nn.Module) -> bool:
-    if type(module) not in _KNOWN or "forward" in vars(module):
-        return True
-    if isinstance(module, Encoder):
-        return len(module.layers) == 0
-    if isinstance(module, LinearAttention):
-        parts = (module.query, module.key, module.value)
-        return any(part.bias is not None for part in parts)
-    if isinstance(module, EncoderLayer):
-        linear = [*module.feed_forward, module.attention.out]
-        return [type(part) for part in linear] != [
-            nn.Linear, nn.GELU, nn.Linear, nn.Linear
-        ] or any(getattr(part, "bias", part) is None for part in linear)  # fmt: skip
-    return isinstance(module, nn.GELU) and module.approximate != "none"
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or nn_module._global_forward_hooks
-        or nn_module._global_forward_pre_hooks
-    )
-
-
-def _same_kind(tensors: list[Tensor]) -> bool:
-    x, *weights = tensors
-    return (
-        x.device.type == "cpu"
-        and type(x) is Tensor
-        and len({weight.dtype for weight in weights}) == 1
-        and all(
-            weight.device.type == "cpu"
-            and weight.dtype in (torch.float32, torch.float64)
-            and type(weight) in (Tensor, nn.Parameter)
-            for weight in weights
-        )
-    )
 
 
 def by_window(
@@ -164,10 +66,9 @@ def by_window(
         beside = (a if a is None or a.ndim == 1 else a[i : i + 1] for a in more)
         return embed(x[i : i + 1], *beside)
 
-    n_threads = torch.get_num_threads()
-    if n_threads == 1 or (share and len(x) < n_threads):
+    if share and len(x) < torch.get_num_threads():
         return torch.cat([alone(i) for i in range(len(x))])
-    return torch.cat(list(_workers(n_threads).map(alone, range(len(x)))))
+    return torch.cat(run_each(alone, len(x)))
 
 
 def may_share(n_tokens: int, emb_size: int) -> bool:
@@ -177,28 +78,6 @@ def may_share(n_tokens: int, emb_size: int) -> bool:
     thread's share is not a whole number of vector registers, its sums round otherwise.
     """
     return n_tokens >= 64 and emb_size % 16 == 0
-
-
-@functools.cache
-def _workers(n_threads: int) -> ThreadPoolExecutor:
-    """Return threads that compute alone, each on one core."""
-    everyone = threading.Barrier(n_threads)
-
-    def start() -> None:
-        torch.get_num_threads()  # a thread's first look takes over what holds for all
-        torch.set_num_threads(1)
-        everyone.wait()
-
-    pool = ThreadPoolExecutor(n_threads, "biot-inference", initializer=start)
-    list(pool.map(lambda _: everyone.wait(), range(n_threads)))
-    # What a thread sets for itself also holds for threads that start later: put back.
-    torch.set_num_threads(n_threads)
-    return pool
-
-
-# Threads do not live on in a forked process, such as a worker of a DataLoader.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_workers.cache_clear)
 
 
 def encode(encoder: Encoder, tokens: Tensor, present: Tensor | None = None) -> Tensor:
@@ -219,7 +98,7 @@ def encode(encoder: Encoder, tokens: Tensor, present: Tensor | None = None) -> T
     Parameters
     ----------
     encoder : Encoder
-        The encoder, of which :func:`is_plain` holds.
+        The encoder, of which :func:`~braindecode_biot.plain.may_infer` holds.
     tokens : Tensor, shape (1, n_tokens, emb_size)
         A sentence.
     present : Tensor of bool, shape (1, n_tokens) | None

@@ -15,11 +15,13 @@ import torch
 from braindecode.models.base import EEGModuleMixin
 from torch import Tensor, nn
 
+from braindecode_biot.backward import encode_for_training
 from braindecode_biot.channel_rows import ChannelRows
 from braindecode_biot.channels import vocabulary
 from braindecode_biot.encoder import Encoder
-from braindecode_biot.inference import by_window, encode, is_plain, may_share
+from braindecode_biot.inference import by_window, encode, may_share
 from braindecode_biot.missing import find_missing, trim, whole_tokens
+from braindecode_biot.plain import may_infer, may_train
 from braindecode_biot.pretrained import CheckpointMixin
 from braindecode_biot.tokens import (
     TokenEmbedding,
@@ -256,7 +258,7 @@ class BIOT(CheckpointMixin, EEGModuleMixin, nn.Module):
             checked in a compiled graph: logits are NaN there instead.
         """
         windows = self._find(x, pos, ch_mask)
-        plain = is_plain(self, self.encoder, x, self.n_chans * self.n_frames)
+        plain = may_infer(self, self.encoder, x, self._n_tokens)
         if plain:
             embedding = self._embed_alone(*windows)
         else:
@@ -329,8 +331,16 @@ class BIOT(CheckpointMixin, EEGModuleMixin, nn.Module):
 
     def _embed(self, spectra: Tensor, rows: Tensor, present: Tensor | None) -> Tensor:
         """Embed windows, shape (batch, emb_size), from what ``_read`` returns."""
-        embedding: Tensor = self.encoder(self.tokens(spectra, rows), present)
+        tokens: Tensor = self.tokens(spectra, rows)
+        if may_train(self.encoder, tokens, self._n_tokens):
+            return encode_for_training(self.encoder, tokens, present)
+        embedding: Tensor = self.encoder(tokens, present)
         return embedding
+
+    @property
+    def _n_tokens(self) -> int:
+        """Tokens of the longest sentence that the model is made for."""
+        return self.n_chans * self.n_frames
 
     def spectra(self, x: Tensor, missing: Tensor | None = None) -> Tensor:
         """Scale windows and take the spectra of their frames.

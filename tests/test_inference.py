@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from braindecode_biot import BIOT, inference
+from braindecode_biot import BIOT, inference, plain, threads
 from braindecode_biot.encoder import Encoder
 
 
 @pytest.fixture(autouse=True)
 def short_is_long(monkeypatch):
     """Take small models for large ones."""
-    monkeypatch.setattr(inference, "_LONG", 1)
+    monkeypatch.setattr(plain, "_LONG", 1)
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -121,9 +121,9 @@ def test_odd_sizes_give_the_same_bits_with_any_number_of_threads(emb_size, n_thr
 def test_short_sentences_are_left_to_the_modules(monkeypatch):
     model, x = small(), windows()
     with torch.no_grad():
-        monkeypatch.setattr(inference, "_LONG", 27)
-        assert inference.is_plain(model, model.encoder, x, 27)
-        assert not inference.is_plain(model, model.encoder, x, 26)
+        monkeypatch.setattr(plain, "_LONG", 27)
+        assert plain.may_infer(model, model.encoder, x, 27)
+        assert not plain.may_infer(model, model.encoder, x, 26)
 
 
 def test_long_sentences_are_read_in_blocks(monkeypatch):
@@ -240,18 +240,18 @@ def no_bias_of_the_attention(model):
 def test_what_somebody_changed_is_left_to_the_modules(change):
     model, x = small(), windows()
     with torch.no_grad():
-        assert inference.is_plain(model, model.encoder, x, 27)
+        assert plain.may_infer(model, model.encoder, x, 27)
         change(model)
-        assert not inference.is_plain(model, model.encoder, x, 27)
+        assert not plain.may_infer(model, model.encoder, x, 27)
 
 
 def test_hooks_for_all_modules_are_honoured():
     model, x = small(), windows()
     hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
     with torch.no_grad():
-        assert not inference.is_plain(model, model.encoder, x, 27)
+        assert not plain.may_infer(model, model.encoder, x, 27)
         hook.remove()
-        assert inference.is_plain(model, model.encoder, x, 27)
+        assert plain.may_infer(model, model.encoder, x, 27)
 
 
 def test_what_watches_a_thread_is_left_to_the_modules(calls):
@@ -284,7 +284,7 @@ def test_an_error_in_a_thread_comes_out(n_threads):
 
 
 def test_threads_that_start_later_keep_their_number(n_threads):
-    inference._workers.cache_clear()
+    threads._workers.cache_clear()
     model, x = small(), windows()
     with torch.no_grad():
         model(x)
