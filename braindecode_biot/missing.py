@@ -47,14 +47,14 @@ def find_missing(
     >>> find_missing(x, None, "mask")
     tensor([[[False,  True, False]]])
     """
+    if not torch.compiler.is_compiling() and x.shape[0] == 0:
+        raise ValueError("Got a batch of no windows.")
     padded = None if ch_mask is None else ~ch_mask[..., None]
     if not has_values(x):
         unknown = x.isnan() if missing == "mask" else None
         if padded is None:
             return unknown
         return padded.expand_as(x) if unknown is None else padded | unknown
-    if x.shape[0] == 0:
-        raise ValueError("Got a batch of no windows.")
     if padded is not None and padded.any():
         x = x.masked_fill(padded, 0)
     else:
@@ -155,6 +155,7 @@ def whole_tokens(missing: Tensor, token_size: int, hop_length: int) -> Tensor:
 def has_values(x: Tensor) -> bool:
     """Tell whether a tensor's values can be asked.
 
-    They cannot in a compiled or exported graph, nor of a tensor that has none.
+    They cannot in a compiled or exported graph, nor of a tensor that has none; and of
+    one on a GPU they are not, for asking would wait until all work before is done.
     """
-    return not (torch.compiler.is_compiling() or x.is_meta)
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()

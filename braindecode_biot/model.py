@@ -254,8 +254,9 @@ class BIOT(CheckpointMixin, EEGModuleMixin, nn.Module):
         ValueError
             If ``x`` has another shape than the model was made for, is empty, holds inf,
             or NaN where it is not masked, a window has no whole token at all, or
-            ``pos`` tells channels apart that the model does not know. Values cannot be
-            checked in a compiled graph: logits are NaN there instead.
+            ``pos`` tells channels apart that the model does not know. Values are not
+            checked in a compiled graph, nor on a GPU, which would have to be waited
+            for: logits are NaN there instead. The estimators check them before.
         """
         windows = self._find(x, pos, ch_mask)
         plain = may_infer(self, self.encoder, x, self._n_tokens)

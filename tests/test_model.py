@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim, export
 
 from braindecode_biot import BIOT
@@ -162,6 +163,41 @@ def test_the_gpu_gives_the_same(model, x):
     expected = model(x)
     logits = model.cuda()(x.cuda()).cpu()
     torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("given", [{}, {"missing": "mask"}, {"input_scaling": None}])
+def test_nothing_waits_for_a_gpu(training, given):
+    model = BIOT(n_chans=3, n_times=300, sfreq=50, n_outputs=2, hop_length=25, **given)
+    model.train(training)
+    n_times = 150 if "missing" in given else 300
+    # Tensors that say they are on a GPU and have no values: asking for one is an error.
+    with FakeTensorMode():
+        state = {
+            name: torch.empty(value.shape, dtype=value.dtype, device="cuda")
+            for name, value in [*model.named_parameters(), *model.named_buffers()]
+        }
+        x = torch.empty(4, 3, n_times, device="cuda")
+        logits = torch.func.functional_call(model, state, (x,))
+    assert logits.shape == (4, 2)
+    assert logits.device.type == "cuda"
+
+
+@pytest.mark.parametrize("missing", ["raise", "mask"])
+def test_where_values_are_not_asked_logits_are_nan(missing, monkeypatch):
+    torch.manual_seed(0)
+    given = dict(n_chans=3, n_times=300, sfreq=50, n_outputs=2, hop_length=25)
+    model = BIOT(**given, missing=missing).eval()
+    x = torch.randn(5, 3, 300)
+    expected = model(x)
+    x[1, 0, 5], x[3] = torch.inf, torch.nan
+    for name in ("missing", "channel_rows"):
+        monkeypatch.setattr(f"braindecode_biot.{name}.has_values", lambda x: False)
+    logits = model(x)
+    bad = [1, 3]
+    assert logits[bad].isnan().all()
+    good = [0, 2, 4]
+    torch.testing.assert_close(logits[good], expected[good])
 
 
 def test_dropout_follows_torchs_generator_only(model, x):
