@@ -19,17 +19,14 @@ settings, but not of the package, computes it anew.
 import argparse
 import json
 import os
-import sys
 import time
 import warnings
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import mne
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -41,23 +38,30 @@ warnings.simplefilter("ignore")  # braindecode's imports warn of what is not our
 
 import matplotlib.pyplot as plt  # noqa: E402
 
-from braindecode_biot import BIOTClassifier, to_montage  # noqa: E402
+from braindecode_biot import BIOTClassifier  # noqa: E402
 from braindecode_biot.augmentation import RandomMissing, remove  # noqa: E402
+from eegmat_windows import (  # noqa: E402
+    N_FOLDS,
+    ROOT,
+    SFREQ,
+    SHARED,
+    WINDOW,
+    Array,
+    band_powers,
+    interval,
+    load,
+    say,
+    write,
+)
 
-ROOT = Path(__file__).parents[1]
-SHARED = Path(os.environ.get("BIOT_SHARED", ROOT.parent / "shared"))
-
-SFREQ, WINDOW, SEGMENT, N_PERSONS, N_FOLDS = 200, 1000, 100, 16, 4
+SEGMENT = 100
 DAMAGE = {"segments": [0, 1, 2, 3, 4, 5, 6], "channels": [0, 1, 2, 3, 4, 8, 12]}
 AMOUNTS = [(kind, amount) for kind, amounts in DAMAGE.items() for amount in amounts]
 PAPER = {"segments": 5, "channels": 4}  # how far the paper goes
 SPLITS = {"persons": "New persons", "time": "Known persons, other times"}
 MODEL = dict(module__emb_size=64, module__n_layers=1, lr=3e-3)
 EPOCHS = {"persons": 12, "time": 30}  # new persons gain nothing from more
-BANDS = [(1, 4), (4, 8), (8, 13), (13, 30), (30, 40)]
 METRICS = ["balanced_accuracy", "auroc"]
-
-Array = NDArray[Any]
 
 
 def remove_as_zeros(X: Tensor, y: Tensor, **where: Any) -> tuple[Tensor, Tensor]:
@@ -79,28 +83,6 @@ HANDLINGS = {
     "masking, trained with holes": ("holes", np.nan, "#009E73", "^--"),
     "zero filling, trained with zeros": ("zeros", 0.0, "#CC79A7", "D--"),
 }
-
-
-def load(folder: Path) -> dict[str, Array]:
-    """Cut all recordings into windows; tell whose they are, when, and what is done."""
-    files = [folder / f"Subject{s:02d}_{c}.edf" for s in range(N_PERSONS) for c in "12"]
-    if absent := [file.name for file in files if not file.is_file()]:
-        say(f"{len(absent)} of {len(files)} recordings are not in {folder}, such as")
-        say(f"{absent[0]}. Get physionet.org/content/eegmat/1.0.0 and give --data.")
-        raise SystemExit(2)
-    rows = []
-    for i, file in enumerate(files):
-        raw = to_montage(mne.io.read_raw_edf(file, verbose="error"), "tcp-16")
-        # Some files are low-passed at 45 Hz, more often those of arithmetic: made
-        # alike, for a model could tell tasks apart by that.
-        samples = raw.filter(0.5, 40, verbose="error").get_data(verbose="error")
-        for quarter, part in enumerate(np.array_split(samples, N_FOLDS, axis=1)):
-            # Arithmetic is the shorter recording: in training its windows overlap.
-            for start in range(0, part.shape[1] - WINDOW + 1, WINDOW // (1 + i % 2)):
-                window = part[:, start : start + WINDOW].astype(np.float32)
-                rows.append((window, i % 2, i // 2, quarter, start % WINDOW == 0))
-    names = ["x", "task", "persons", "time", "for_test"]
-    return dict(zip(names, map(np.array, zip(*rows, strict=True)), strict=True))
 
 
 def draw_holes(kind: str, amount: int, n: int, n_chans: int, seed: list[int]) -> Array:
@@ -132,14 +114,6 @@ def score(task: Array, persons: Array, p: Array) -> dict[str, dict[str, float]]:
         auroc = roc_auc_score(task[own], p[own])
         scores[str(person)] = dict(balanced_accuracy=accuracy, auroc=auroc)
     return scores
-
-
-def band_powers(x: Array) -> Array:
-    """Return log band powers of each channel, shape (n, n_chans * n_bands)."""
-    power = np.abs(np.fft.rfft(x.reshape(*x.shape[:2], -1, SFREQ))) ** 2
-    power = power.mean(2)  # over the seconds
-    bands = [np.log(power[..., low:high].mean(-1)) for low, high in BANDS]
-    return np.concatenate(bands, axis=1)
 
 
 def run_fold(
@@ -187,21 +161,6 @@ def run_fold(
                 row[name] = score(*truth, p)
             result["rows"].append(row)
     return result
-
-
-def write(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.part")
-    beside.write_text(json.dumps(content, indent=1))
-    os.replace(beside, path)
-
-
-def interval(values: Array) -> list[float]:
-    """Return the mean over persons and its 95 % interval, by bootstrap."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(0, len(values), (10_000, len(values)))].mean(1)
-    return [float(v) for v in (values.mean(), *np.percentile(means, [2.5, 97.5]))]
 
 
 def over_persons(scores: list[dict[str, dict[str, float]]], metric: str) -> Array:
@@ -289,10 +248,6 @@ def plot(summary: dict[str, Any], path: Path) -> None:
     beside = path.with_name(f"part-{path.name}")
     figure.savefig(beside, dpi=120)
     os.replace(beside, path)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
