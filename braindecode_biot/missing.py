@@ -13,7 +13,7 @@ from torch import Tensor
 
 from braindecode_biot.tokens import frame
 
-__all__ = ["find_missing", "has_values", "trim", "whole_tokens"]
+__all__ = ["find_missing", "has_values", "trim", "unusable", "whole_tokens"]
 
 
 def find_missing(
@@ -72,6 +72,31 @@ def find_missing(
             "what is missing with NaN and make the model with missing='mask'."
         )
     return x.isnan() if padded is None else padded | x.isnan()
+
+
+def unusable(x: Tensor, missing: Tensor | None) -> Tensor:
+    """Tell of which windows :func:`find_missing` would refuse the values.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, n_chans, n_times)
+        Windows.
+    missing : Tensor of bool, shape (batch, n_chans, n_times) | None
+        Samples that are not there; None if all are.
+
+    Returns
+    -------
+    Tensor of bool, shape (batch,)
+        Windows with a sample that is neither finite nor missing.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[[1.0, torch.nan]], [[1.0, torch.inf]]])
+    >>> unusable(x, x.isnan())
+    tensor([False,  True])
+    """
+    bad = ~x.isfinite() if missing is None else ~(x.isfinite() | missing)
+    return bad.flatten(1).any(1)
 
 
 def trim(

@@ -20,7 +20,13 @@ from braindecode_biot.channel_rows import ChannelRows
 from braindecode_biot.channels import vocabulary
 from braindecode_biot.encoder import Encoder
 from braindecode_biot.inference import by_window, encode, may_share
-from braindecode_biot.missing import find_missing, trim, whole_tokens
+from braindecode_biot.missing import (
+    find_missing,
+    has_values,
+    trim,
+    unusable,
+    whole_tokens,
+)
 from braindecode_biot.plain import may_infer, may_train
 from braindecode_biot.pretrained import CheckpointMixin
 from braindecode_biot.tokens import (
@@ -301,11 +307,13 @@ class BIOT(CheckpointMixin, EEGModuleMixin, nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Take the spectra of what ``_find`` returns."""
         spectra = self.spectra(x, missing)
-        if (
-            present is not None
-        ):  # what stands for absent tokens may be beyond all bounds
+        if present is not None:
+            # What stands for absent tokens may be beyond all bounds.
             absent = ~present.reshape(*spectra.shape[:-1], 1)
             spectra = spectra.masked_fill(absent, 0)
+        if not has_values(x):  # what would else be an error
+            bad = unusable(x, missing)[:, None, None, None]
+            spectra = spectra.masked_fill(bad, torch.nan)
         return spectra, rows, present
 
     def _embed_alone(

@@ -5,21 +5,19 @@ compute what the modules would, sooner and in less memory, but only of plain mod
 a CPU, and while nobody listens. Must not compute anything itself.
 """
 
+from functools import cache
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules import module as nn_module
 
-from braindecode_biot.encoder import Encoder, EncoderLayer, LinearAttention
+from braindecode_biot.encoder import Encoder
 
 __all__ = ["may_infer", "may_train"]
 
-# The modules whose work is done elsewhere.
-_KNOWN = {
-    Encoder, EncoderLayer, LinearAttention,
-    nn.Dropout, nn.GELU, nn.LayerNorm, nn.Linear, nn.ModuleList, nn.Sequential,
-}  # fmt: skip
 # Tokens from which on a window is worth its own pass. Weights are read for each window
 # anew, 12 MB of them: with 18 tokens that takes three times as long as a batch does.
 _LONG = 128
@@ -59,7 +57,9 @@ def may_infer(model: nn.Module, encoder: nn.Module, x: Tensor, n_tokens: int) ->
 def may_train(encoder: nn.Module, tokens: Tensor, n_tokens: int) -> bool:
     """Tell whether gradients of the encoder may be computed window by window.
 
-    So where any are asked for, and otherwise as for :func:`may_infer`.
+    So where any are asked for, and otherwise as for :func:`may_infer`. Also in training
+    without gradients: what computes a pass again, such as
+    :func:`torch.utils.checkpoint.checkpoint`, must meet the same dropout with them.
 
     Parameters
     ----------
@@ -75,9 +75,11 @@ def may_train(encoder: nn.Module, tokens: Tensor, n_tokens: int) -> bool:
     bool
         Whether ``backward`` gives what the modules would.
     """
+    asked = torch.is_grad_enabled() and any(
+        t.requires_grad for t in chain([tokens], encoder.parameters())
+    )
     return (
-        torch.is_grad_enabled()
-        and any(t.requires_grad for t in chain([tokens], encoder.parameters()))
+        (asked or encoder.training)
         and not any(_has_hooks(module) for module in encoder.modules())
         and _is_plain(encoder, tokens, n_tokens)
     )
@@ -89,7 +91,7 @@ def _is_plain(encoder: nn.Module, x: Tensor, n_tokens: int) -> bool:
         or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         or torch.is_autocast_enabled("cpu")
         or _is_watched()
-        or any(_is_changed(module) for module in encoder.modules())
+        or _is_changed(encoder)
         or not _same_kind([x, *encoder.parameters()])
     )
 
@@ -98,27 +100,33 @@ def _is_watched() -> bool:
     # What transforms or counts operations does so in its own thread.
     return bool(
         torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
         or torch._C._len_torch_dispatch_stack()
         or torch._C._len_torch_function_stack()
     )
 
 
-def _is_changed(module: nn.Module) -> bool:
-    if type(module) not in _KNOWN or "forward" in vars(module):
+def _is_changed(encoder: nn.Module) -> bool:
+    if type(encoder) is not Encoder or type(encoder.layers) is not nn.ModuleList:
         return True
-    if isinstance(module, Encoder):
-        return len(module.layers) == 0
-    if isinstance(module, LinearAttention):
-        parts = (module.query, module.key, module.value)
-        return any(part.bias is not None for part in parts)
-    if isinstance(module, EncoderLayer):
-        linear = [*module.feed_forward, module.attention.out]
-        return [type(part) for part in linear] != [
-            nn.Linear, nn.GELU, nn.Linear, nn.Linear
-        ] or any(getattr(part, "bias", part) is None for part in linear)  # fmt: skip
-    if isinstance(module, nn.LayerNorm):
-        return module.weight is None or module.bias is None
-    return isinstance(module, nn.GELU) and module.approximate != "none"
+    parts = _parts(encoder)
+    emb_size = parts[1].get("layers.0.attention_norm.weight", (0,))[0]
+    return parts != _parts_as_made(emb_size, len(encoder.layers)) or any(
+        "forward" in vars(module) or getattr(module, "approximate", "none") != "none"
+        for module in encoder.modules()
+    )
+
+
+def _parts(encoder: nn.Module) -> tuple[dict[str, type], dict[str, tuple[int, ...]]]:
+    kinds = {name: type(module) for name, module in encoder.named_modules()}
+    weights = encoder.named_parameters(remove_duplicate=False)
+    return kinds, {name: tuple(weight.shape) for name, weight in weights}
+
+
+@cache
+def _parts_as_made(emb_size: int, n_layers: int) -> Any:
+    with torch.device("meta"):
+        return _parts(Encoder(emb_size, 1, n_layers)) if n_layers else None
 
 
 def _has_hooks(module: nn.Module) -> bool:

@@ -8,7 +8,7 @@ network in one thread do not wait at all. Must not know what is computed.
 import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ import torch
 
 __all__ = ["run_each", "run_shares"]
 
+Item = TypeVar("Item")
 T = TypeVar("T")
 
 
@@ -39,10 +40,7 @@ def run_each(run: Callable[[int], T], n: int) -> list[T]:
     >>> run_each(lambda i: i**2, 4)
     [0, 1, 4, 9]
     """
-    n_threads = torch.get_num_threads()
-    if n_threads == 1:
-        return [run(i) for i in range(n)]
-    return list(_workers(n_threads).map(run, range(n)))
+    return _map(run, range(n))
 
 
 def run_shares(
@@ -71,12 +69,21 @@ def run_shares(
     >>> run_shares(list, 5, n_shares=2)
     [[0, 2, 4], [1, 3]]
     """
-    n_threads = torch.get_num_threads()
-    n_shares = min(n, n_shares or n_threads)
+    n_shares = min(n, n_shares or torch.get_num_threads())
     shares = [range(i, n, n_shares) for i in range(n_shares)]
-    if n_threads == 1 or n_shares == 1:
-        return [run(share) for share in shares]
-    return list(_workers(n_threads).map(run, shares))
+    return [run(shares[0])] if n_shares == 1 else _map(run, shares)
+
+
+def _map(run: Callable[[Item], T], items: Sequence[Item]) -> list[T]:
+    n_threads = torch.get_num_threads()
+    if n_threads > 1:
+        try:
+            results = _workers(n_threads).map(run, items)  # hands all out at once
+        except RuntimeError:
+            pass  # no more threads can be had, as where the main one has ended
+        else:
+            return list(results)
+    return [run(item) for item in items]
 
 
 @functools.cache
@@ -90,7 +97,11 @@ def _workers(n_threads: int) -> ThreadPoolExecutor:
         everyone.wait()
 
     pool = ThreadPoolExecutor(n_threads, "biot", initializer=start)
-    list(pool.map(lambda _: everyone.wait(), range(n_threads)))
+    try:
+        list(pool.map(lambda _: everyone.wait(), range(n_threads)))
+    except RuntimeError:
+        everyone.abort()  # or those that did start would wait for ever
+        raise
     # What a thread sets for itself also holds for threads that start later: put back.
     torch.set_num_threads(n_threads)
     return pool

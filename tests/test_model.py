@@ -186,15 +186,17 @@ def test_nothing_waits_for_a_gpu(training, given):
 @pytest.mark.parametrize("missing", ["raise", "mask"])
 def test_where_values_are_not_asked_logits_are_nan(missing, monkeypatch):
     torch.manual_seed(0)
-    given = dict(n_chans=3, n_times=300, sfreq=50, n_outputs=2, hop_length=25)
+    given = dict(n_chans=3, n_times=310, sfreq=50, n_outputs=2, hop_length=25)
     model = BIOT(**given, missing=missing).eval()
-    x = torch.randn(5, 3, 300)
+    x = torch.randn(7, 3, 310)
     expected = model(x)
     x[1, 0, 5], x[3] = torch.inf, torch.nan
-    for name in ("missing", "channel_rows"):
+    x[5, 2, -1] = torch.inf  # behind the last whole token
+    x[6, 1, 100], x[6, 1, 101] = torch.nan, torch.inf  # in a token that is left out
+    for name in ("model", "missing", "channel_rows"):
         monkeypatch.setattr(f"braindecode_biot.{name}.has_values", lambda x: False)
     logits = model(x)
-    bad = [1, 3]
+    bad = [1, 3, 5, 6]
     assert logits[bad].isnan().all()
     good = [0, 2, 4]
     torch.testing.assert_close(logits[good], expected[good])
