@@ -5,10 +5,11 @@
 
 The two take turns within one process, so that whatever else the machine does hits both;
 medians are compared, and minima, which know least of what else the machine did. Parity
-is asserted before anything is timed, and on a CPU so is that a long window gives the
-same bits alone and in a batch. Beside them stands the share of the time that the
-products of matrices would take at the peak, as measured between the runs, and the
-memory that a call takes above what was held before, in a process of its own.
+of logits and, for the training step, of gradients is asserted before anything is timed,
+and on a CPU so is that a long window gives the same bits alone and in a batch. Beside
+them stands the share of the time that the products of matrices would take at the peak,
+as measured between the runs, and the memory that a call takes above what was held
+before, in a process of its own.
 
 --compile adds both models through torch.compile, which takes minutes; --bf16 runs all
 under autocast. On a CPU a second table tells what the option to mask missing data
@@ -37,6 +38,7 @@ warnings.simplefilter("ignore")  # braindecode's imports warn of what is not our
 from braindecode.models import BIOT as HostBIOT  # noqa: E402
 
 from braindecode_biot import BIOT  # noqa: E402
+from braindecode_biot.weights import to_braindecode  # noqa: E402
 
 # Name: (batch, channels, samples at 200 Hz)
 INFERENCE = {
@@ -116,6 +118,34 @@ def check(models: dict[str, nn.Module], x: Tensor, setting: Setting) -> None:
         raise SystemExit("a window gives other bits alone than in a batch")
 
 
+def check_gradients(models: dict[str, nn.Module], x: Tensor, setting: Setting) -> None:
+    """Stop where the training steps are not the same."""
+    found = []
+    for name in ("braindecode", "ours"):
+        model = models[name].eval()  # no dropout, which draws otherwise in each
+        with setting.cast():
+            loss = nn.functional.cross_entropy(model(x).float(), labels(x))
+        loss.backward()
+        # A compiled model puts a prefix before its names.
+        grads = {
+            key.removeprefix("_orig_mod."): parameter.grad
+            for key, parameter in model.named_parameters()
+            if parameter.grad is not None
+        }
+        found.append(grads if name == "braindecode" else to_braindecode(grads))
+        model.zero_grad()
+    theirs, mine = found
+    # Rounding goes with that of all that a gradient was summed from.
+    scale = max(float(grad.abs().max()) for grad in theirs.values())
+    error = max(float((mine[key] - grad).abs().max()) for key, grad in theirs.items())
+    if not error <= setting.tolerance * scale:
+        raise SystemExit(f"gradients differ by {error / scale:.1e} of their scale")
+
+
+def labels(x: Tensor) -> Tensor:
+    return torch.arange(len(x), device=x.device) % 2
+
+
 def gflop(batch: int, n_chans: int, n_times: int) -> float:
     """Return the work of one forward pass, as its equations stand."""
     n_tokens = n_chans * (1 + (n_times - 200) // 100)
@@ -192,12 +222,12 @@ def train(model: nn.Module, x: Tensor, setting: Setting) -> Callable[[], None]:
     model.train()
     # A rate that learns nothing: gradients that vanish turn denormal, and crawl.
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-8)
-    labels = torch.arange(len(x), device=x.device) % 2
+    truth = labels(x)
 
     def run() -> None:
         optimizer.zero_grad()
         with setting.cast():
-            loss = nn.functional.cross_entropy(model(x), labels)
+            loss = nn.functional.cross_entropy(model(x), truth)
         loss.backward()
         optimizer.step()
         setting.wait()
@@ -300,6 +330,8 @@ def compare(
     x = torch.randn(*shape, device=setting.device)
     made = models(*shape[1:], setting)
     check(made, x, setting)
+    if name in TRAINING:
+        check_gradients(made, x, setting)
     make = train if name in TRAINING else infer
     runs = [make(model, x, setting) for model in made.values()]
     *times, peak = interleave([*runs, matrices(setting)], repeats)
