@@ -40,6 +40,12 @@ SHORTER = {
         ("np.linspace(0, 1, 11)", "[0, 1]"),
         ("--report --quiet", "--quiet"),
     ],
+    "05_other_biosignals.ipynb": [
+        ("max_epochs=12", "max_epochs=1"),
+        ("max_epochs=15", "max_epochs=1"),
+        ("1600, seed=0", "400, seed=0"),
+        ("800, seed=1", "100, seed=1"),
+    ],
 }
 
 every_notebook = pytest.mark.parametrize(
