@@ -80,8 +80,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 Array = NDArray[Any]
 
 
-def load(path: Path, seed: int) -> dict[str, tuple[Array, Array]]:
-    """Read windows and classes, and cut the test half in two."""
+def load(path: Path, seed: int) -> tuple[dict[str, tuple[Array, Array]], Array]:
+    """Read windows and classes, and cut the test half in two; tell whose is tested."""
     train, test = read_uci_har(path, "train"), read_uci_har(path, "test")
     classes = np.unique(train.y)
     order = np.random.default_rng(seed).permutation(len(test.y))
@@ -91,7 +91,8 @@ def load(path: Path, seed: int) -> dict[str, tuple[Array, Array]]:
         "valid": (test.X[valid], test.y[valid]),
         "test": (test.X[held], test.y[held]),
     }
-    return {name: (x, np.searchsorted(classes, y)) for name, (x, y) in parts.items()}
+    encoded = {n: (x, np.searchsorted(classes, y)) for n, (x, y) in parts.items()}
+    return encoded, test.subjects[held]
 
 
 def score(truth: Array, predicted: Array) -> dict[str, float]:
@@ -106,11 +107,12 @@ def score(truth: Array, predicted: Array) -> dict[str, float]:
 
 def train_biot(
     parts: dict[str, tuple[Array, Array]],
+    persons: Array,
     seed: int,
     recipe: dict[str, Any],
     epochs: int,
 ) -> dict[str, Any]:
-    """Train BIOT by a recipe, and test the best epoch."""
+    """Train BIOT by a recipe, and test the best epoch; also person by person."""
     scaling = "q95" if recipe["scale"] == "window" else None
     if scaling is None:
         scale = np.quantile(np.abs(parts["train"][0]), 0.95, axis=(0, 2))[:, None]
@@ -149,8 +151,14 @@ def train_biot(
     start = time.perf_counter()
     net.fit(x, y)
     kappas = net.history[:, "kappa"]
+    predicted = net.predict(x_test)
+    by_person = {}
+    for person in np.unique(persons):
+        own = persons == person
+        by_person[int(person)] = balanced_accuracy_score(y_test[own], predicted[own])
     return dict(
-        score(y_test, net.predict(x_test)),
+        score(y_test, predicted),
+        by_person=by_person,
         minutes=(time.perf_counter() - start) / 60,
         epochs=len(kappas),
         best_epoch=int(np.argmax(kappas)) + 1,
@@ -250,11 +258,11 @@ def main() -> None:
         settings = dict(RECIPES.get(name, {}), tokens=TOKENS, epochs=args.epochs)
         if path.is_file() and json.loads(path.read_text())["settings"] == settings:
             continue
-        parts = load(args.data, seed)
+        parts, persons = load(args.data, seed)
         if name == "baselines":
             scores: dict[str, Any] = fit_baselines(parts, seed)
         else:
-            result = train_biot(parts, seed, RECIPES[name], args.epochs)
+            result = train_biot(parts, persons, seed, RECIPES[name], args.epochs)
             scores = {f"this package, {name}": result}
         write(path, dict(seed=seed, settings=settings, scores=scores))
     found = summarize(args.parts)
