@@ -80,11 +80,13 @@ Predict = Callable[[Array], Array]
 Fit = Callable[[Array, Array, Array, int], Predict]
 
 
-def powers(x: Array, task: Array, persons: Array, seed: int) -> Predict:
-    """Fit a logistic regression to log band powers."""
+def powers(
+    features: Callable[[Array], Array], x: Array, task: Array, persons: Array, seed: int
+) -> Predict:
+    """Fit a logistic regression to features such as log band powers."""
     logistic = LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000)
-    model = make_pipeline(StandardScaler(), logistic).fit(band_powers(x), task)
-    return lambda x: model.predict_proba(band_powers(x))[:, 1]
+    model = make_pipeline(StandardScaler(), logistic).fit(features(x), task)
+    return lambda x: model.predict_proba(features(x))[:, 1]
 
 
 class Varied(BIOTClassifier):
@@ -204,18 +206,19 @@ CHOICES: dict[str, dict[str, Any]] = {
     "missing data": dict(missing="mask", augment_missing=0.5),
     "half-second tokens": dict(module__token_size=100, module__hop_length=50),
     "first differences": dict(differences=True),
-    "unscaled microvolts": dict(module__input_scaling=None, microvolts=True),
+    "unscaled, by 20 µV": dict(module__input_scaling=None, unit=20),
+    "unscaled, by 100 µV": dict(module__input_scaling=None, unit=100),
 }
 
 
 def choice(name: str) -> Fit:
     """Return how one of the choices is fitted."""
     params = SMALL | CHOICES[name]
-    if params.pop("microvolts", False):
+    if unit := params.pop("unit", None):
 
         def unscaled(x: Array, task: Array, persons: Array, seed: int) -> Predict:
-            predict = biot(microvolts(x) / 20, task, persons, seed, **params)
-            return lambda x: predict(microvolts(x) / 20)
+            predict = biot(microvolts(x) / unit, task, persons, seed, **params)
+            return lambda x: predict(microvolts(x) / unit)
 
         return unscaled
     return partial(biot, **params)
@@ -223,7 +226,9 @@ def choice(name: str) -> Fit:
 
 POWERS = "band powers"
 MODELS: dict[str, Fit] = {
-    POWERS: powers,
+    POWERS: partial(powers, band_powers),
+    "band powers without logarithm": partial(powers, lambda x: np.exp(band_powers(x))),
+    "band powers of scaled windows": partial(powers, lambda x: band_powers(scaled(x))),
     "EEGNet": partial(braindecode, host.EEGNet, microvolts),
     "ShallowFBCSPNet": partial(braindecode, host.ShallowFBCSPNet, microvolts),
     "BIOT, 64 and one layer": partial(biot, **SMALL),

@@ -230,8 +230,8 @@ def print_table(found: dict[str, Any]) -> None:
         cells = []
         for metric in METRICS:
             values = [scores[metric] for scores in seeds.values()]
-            sd = statistics.stdev(values) if len(values) > 1 else float("nan")
-            cells.append(f"{statistics.mean(values):.4f} ± {sd:.4f}")
+            sd = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.4f}{sd}")
         epochs = [str(s["best_epoch"]) for s in seeds.values() if "best_epoch" in s]
         print(f"| {name} | {' | '.join(cells)} | {len(seeds)} | {', '.join(epochs)} |")
 
