@@ -206,22 +206,14 @@ CHOICES: dict[str, dict[str, Any]] = {
     "missing data": dict(missing="mask", augment_missing=0.5),
     "half-second tokens": dict(module__token_size=100, module__hop_length=50),
     "first differences": dict(differences=True),
-    "unscaled, by 20 µV": dict(module__input_scaling=None, unit=20),
-    "unscaled, by 100 µV": dict(module__input_scaling=None, unit=100),
+    "one scale, 20 µV": dict(module__input_scaling=20e-6),
+    "one scale, 100 µV": dict(module__input_scaling=100e-6),
 }
 
 
 def choice(name: str) -> Fit:
     """Return how one of the choices is fitted."""
-    params = SMALL | CHOICES[name]
-    if unit := params.pop("unit", None):
-
-        def unscaled(x: Array, task: Array, persons: Array, seed: int) -> Predict:
-            predict = biot(microvolts(x) / unit, task, persons, seed, **params)
-            return lambda x: predict(microvolts(x) / unit)
-
-        return unscaled
-    return partial(biot, **params)
+    return partial(biot, **(SMALL | CHOICES[name]))
 
 
 POWERS = "band powers"

@@ -188,11 +188,12 @@ class WindowsEstimator(BaseEstimator, ABC):
             missing=missing,
             channel_names=names if missing == "mask" or is_array else None,
         )
-        unscaled = fitted and self.model_.input_scaling is None
+        unscaled = fitted and self.model_.input_scaling != "q95"
         if unscaled and windows.microvolts != self.microvolts_:
             raise ValueError(
-                "With input_scaling=None the unit matters: Epochs are read in "
-                "µV, arrays and datasets in their own unit. This model was fitted on "
+                f"With input_scaling={self.model_.input_scaling} the unit matters: "
+                "Epochs are read in µV, arrays and datasets in their own unit. This "
+                "model was fitted on "
                 f"{'Epochs' if self.microvolts_ else 'an array or a dataset'}: give it "
                 "the same kind."
             )

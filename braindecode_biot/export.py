@@ -288,7 +288,7 @@ def _metadata(net: Any, model: Any) -> dict[str, str]:
     classes = getattr(model, "classes_", None)
     if classes is not None:
         notes["classes"] = json.dumps(np.asarray(classes).tolist(), default=str)
-    if net.input_scaling is not None:
+    if net.input_scaling == "q95":
         notes["unit"] = "any"
     elif getattr(model, "microvolts_", False):
         notes["unit"] = "uV"

@@ -6,8 +6,10 @@ Composition only. What a token is stands in ``tokens``, what is missing of a win
 ``weights``.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -78,11 +80,13 @@ class BIOT(CheckpointMixin, EEGModuleMixin, nn.Module):
     token_size : int | None
         Samples per token. ``None`` is one second. The paper uses 1000 at 500 Hz for
         ECG and 100 at 50 Hz for accelerometers.
-    input_scaling : "q95" | None
-        Whether each channel of a window is divided by the 95th percentile of its
-        absolute value, as in the official pipeline; the unit of the input then does
-        not matter. ``braindecode.models.BIOT`` does not: for weights that were trained
-        with it on unscaled input, use None.
+    input_scaling : "q95" | float | None
+        What samples are divided by. "q95" is the 95th percentile of the absolute value
+        of their channel in their window, as in the official pipeline; the unit of the
+        input then does not matter, nor does what amplitudes tell. A number is the same
+        for all windows, in the unit of the input: 100 for Epochs, which estimators read
+        in µV, keeps amplitudes. ``braindecode.models.BIOT`` does not scale: for weights
+        that were trained with it on unscaled input, use None.
     channel_names : "tcp-16" | "tcp-18" | list of str | None
         Vocabulary: the name of each row of the table of channel tokens. A channel then
         takes its row by its name in ``chs_info``, wherever it stands in the window;
@@ -168,7 +172,7 @@ class BIOT(CheckpointMixin, EEGModuleMixin, nn.Module):
         input_window_seconds=None,
         *,
         token_size: int | None = None,
-        input_scaling: Literal["q95"] | None = "q95",
+        input_scaling: Literal["q95"] | float | None = "q95",
         channel_names: str | Sequence[str] | None = None,
         missing: Literal["raise", "mask"] = "raise",
         activation: type[nn.Module] = nn.ELU,
@@ -191,8 +195,15 @@ class BIOT(CheckpointMixin, EEGModuleMixin, nn.Module):
         del n_outputs, n_chans, chs_info, n_times, input_window_seconds, sfreq
         if missing not in ("raise", "mask"):
             raise ValueError(f"missing is 'raise' or 'mask', got {missing!r}.")
-        if input_scaling not in ("q95", None):
-            raise ValueError(f"input_scaling is 'q95' or None, got {input_scaling!r}.")
+        if input_scaling not in ("q95", None) and not (
+            isinstance(input_scaling, Real)
+            and not isinstance(input_scaling, bool)
+            and 0 < input_scaling < math.inf
+        ):
+            raise ValueError(
+                "input_scaling is 'q95', a positive number or None, got "
+                f"{input_scaling!r}."
+            )
         if self.n_outputs < 1:
             raise ValueError(f"n_outputs must be at least 1, got {self.n_outputs}.")
         self.emb_size = emb_size
@@ -231,7 +242,7 @@ class BIOT(CheckpointMixin, EEGModuleMixin, nn.Module):
         Parameters
         ----------
         x : Tensor, shape (batch, n_chans, n_times)
-            Windows, in any unit if ``input_scaling`` is on. With ``missing="mask"``
+            Windows, in any unit if ``input_scaling`` is "q95". With ``missing="mask"``
             NaN is what is missing, and the length is any of a token or more.
         return_features : bool
             Whether to return the embedding in place of the logits, in the host's
@@ -371,8 +382,9 @@ class BIOT(CheckpointMixin, EEGModuleMixin, nn.Module):
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.input_scaling == "q95":
             x = scale_q95(x, missing)
-        elif missing is not None:
-            x = x.masked_fill(missing, 0)
+        else:
+            x = x if missing is None else x.masked_fill(missing, 0)
+            x = x / self.input_scaling if self.input_scaling else x
         return spectra(frame(x, self.token_size, self.hop_length))
 
     def reset_head(self, n_outputs: int) -> None:

@@ -344,10 +344,11 @@ def _open_estimator(estimator: Any, montage: Any) -> _Fitted:
             "or BIOTRegressor, a braindecode EEGClassifier or EEGRegressor, or a "
             "pipeline that begins with one of these or with BIOTEmbedding."
         )
-    if "chs_info" not in signal and getattr(model, "input_scaling", "") is None:
+    scaling = getattr(model, "input_scaling", "q95")
+    if "chs_info" not in signal and scaling != "q95":
         raise ValueError(
-            "With input_scaling=None the unit matters, and this estimator was fitted "
-            "on an array, whose unit is not known. Fit it on Epochs."
+            f"With input_scaling={scaling} the unit matters, and this estimator was "
+            "fitted on an array, whose unit is not known. Fit it on Epochs."
         )
     wanted, is_named = _wanted(signal, model, montage, picks, exclude)
     predictor = part

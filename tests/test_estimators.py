@@ -294,7 +294,7 @@ class TestParameters:
                 dict(module__hop_length=100),
                 "hop_length=100 is larger than the token size of 40",
             ),
-            (dict(module__input_scaling="x"), "input_scaling is 'q95' or None"),
+            (dict(module__input_scaling="x"), "input_scaling is 'q95', a positive"),
         ],
     )
     def test_bad_values(self, epochs, params, match):
@@ -1000,11 +1000,12 @@ class TestNothingSilent:
         with pytest.raises(NotFittedError):
             classifier.predict(epochs)
 
-    def test_without_scaling_the_unit_must_stay(self, epochs, microvolts):
-        classifier = tiny(module__input_scaling=None).fit(epochs)
+    @pytest.mark.parametrize("scaling", [None, 100])
+    def test_without_own_scaling_the_unit_must_stay(self, epochs, microvolts, scaling):
+        classifier = tiny(module__input_scaling=scaling).fit(epochs)
         with pytest.raises(ValueError, match="fitted on Epochs: give it the same"):
             classifier.predict(microvolts)
-        classifier = tiny(module__input_scaling=None, sfreq=40)
+        classifier = tiny(module__input_scaling=scaling, sfreq=40)
         classifier.fit(microvolts, epochs.events[:, 2])
         with pytest.raises(ValueError, match="fitted on an array or a dataset"):
             classifier.predict(epochs)

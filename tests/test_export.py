@@ -248,8 +248,9 @@ def test_a_vocabulary_tells_the_channels_and_a_bare_model_none(tmp_path):
     named = small(n_chans=None, channel_names=["C3", "C4", "Pz"])
     notes = program_notes(named, tmp_path / "named.pt2")
     assert json.loads(notes["channels"]) == ["C3", "C4", "Pz"]
-    bare = program_notes(small(input_scaling=None), tmp_path / "bare.pt2")
-    assert not {"channels", "classes", "unit"} & set(bare)
+    for scaling in (None, 100.0):
+        bare = program_notes(small(input_scaling=scaling), tmp_path / "bare.pt2")
+        assert not {"channels", "classes", "unit"} & set(bare)
 
 
 def test_the_model_stays_as_it_was_and_nothing_is_said(tmp_path, capfd, recwarn):

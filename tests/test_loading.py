@@ -397,7 +397,9 @@ def test_another_sampling_rate_warns():
         load_weights(model, checkpoint)
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [("q95", None), (None, "q95")])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("q95", None), (None, "q95"), ("q95", 20.0)]
+)
 def test_another_scaling_warns(ours, theirs):
     config = small(input_scaling=theirs).get_config()
     checkpoint = Checkpoint("mine", small().state_dict(), config)

@@ -1,5 +1,7 @@
 """BIOT as a module: what goes in, what comes out, how it runs."""
 
+import json
+import math
 import pickle
 
 import numpy as np
@@ -32,6 +34,19 @@ def test_the_unit_of_the_input_does_not_matter(model, x):
 def test_scaling_can_be_switched_off(x):
     bare = BIOT(**SMALL, input_scaling=None).eval()
     assert not torch.allclose(bare(x), bare(2 * x))
+
+
+@pytest.mark.parametrize("missing", ["raise", "mask"])
+def test_one_scale_for_all_windows_keeps_amplitudes(x, missing):
+    bare = BIOT(**SMALL, missing=missing, input_scaling=None).eval()
+    fixed = BIOT(**SMALL, missing=missing, input_scaling=np.float64(50)).eval()
+    fixed.load_state_dict(bare.state_dict())
+    if missing == "mask":
+        x[1, 0, :120], x[2, 1] = torch.nan, torch.nan
+    torch.testing.assert_close(fixed(x), bare(x / 50))
+    assert not torch.allclose(fixed(x), fixed(2 * x))
+    again = BIOT.from_config(json.loads(json.dumps(fixed.get_config())))
+    assert again.input_scaling == 50
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0])
@@ -106,7 +121,12 @@ def test_huge_but_finite_values_are_no_inf(model):
         ({"att_num_heads": 3}, "emb_size=16 and att_num_heads=3"),
         ({"n_outputs": 0}, "n_outputs must be at least 1, got 0"),
         ({"token_size": "one second"}, "token_size must be a whole number ≥ 1"),
-        ({"input_scaling": "std"}, "input_scaling is 'q95' or None, got 'std'"),
+        ({"input_scaling": "std"}, "input_scaling is 'q95', a positive number or None"),
+        ({"input_scaling": 0}, "a positive number or None, got 0"),
+        ({"input_scaling": -1.0}, "a positive number or None, got -1.0"),
+        ({"input_scaling": True}, "a positive number or None, got True"),
+        ({"input_scaling": math.nan}, "a positive number or None, got nan"),
+        ({"input_scaling": math.inf}, "a positive number or None, got inf"),
     ],
 )
 def test_impossible_models_are_refused(change, message):

@@ -428,9 +428,10 @@ class TestWhatWasWrong:
         with pytest.warns(UserWarning, match="are not applied"):
             quietly(score_recording, fitted, whole)
 
-    def test_units_of_an_array_without_scaling(self, fit_on, raw):
+    @pytest.mark.parametrize("scaling", [None, 1e-4])
+    def test_units_of_an_array_without_scaling(self, fit_on, raw, scaling):
         epochs, y = fit_on
-        unscaled = BIOTClassifier(sfreq=200, module__input_scaling=None, **SMALL)
+        unscaled = BIOTClassifier(sfreq=200, module__input_scaling=scaling, **SMALL)
         unscaled.fit(epochs.get_data(), y)
         with pytest.raises(ValueError, match="whose unit is not known"):
             quietly(score_recording, unscaled, raw, montage=NAMES)

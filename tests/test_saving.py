@@ -97,7 +97,7 @@ class TestOurFolder:
             {},
             dict(input_scaling=None, missing="mask", drop_prob=0.3),
             dict(channel_names=["C3", "C4", "Cz"], activation=torch.nn.GELU),
-            dict(token_size=30, return_feature=True),
+            dict(token_size=30, return_feature=True, input_scaling=2.5),
             dict(
                 channel_names="tcp-16",
                 n_chans=None,
