@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from braindecode_biot import plain
+
 mpl.use("Agg")
 # Models this small lose most of their time to more threads, and on a busy machine
 # nearly all.
@@ -50,3 +52,19 @@ def epochs() -> mne.BaseEpochs:
 def microvolts(epochs) -> np.ndarray:
     """The same windows as an array in µV, shape (24, 3, 80)."""
     return epochs.get_data(picks=["C3", "C4", "Pz"]) * 1e6
+
+
+@pytest.fixture
+def short_is_long(monkeypatch):
+    """Take small models for large ones."""
+    monkeypatch.setattr(plain, "_LONG", 1)
+
+
+@pytest.fixture(params=[1, 2, 3])
+def n_threads(request):
+    """Let torch use as many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    assert torch.get_num_threads() == request.param
+    torch.set_num_threads(before)

@@ -12,20 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from braindecode_biot import BIOT, inference, plain, threads
 from braindecode_biot.encoder import Encoder
 
-
-@pytest.fixture(autouse=True)
-def short_is_long(monkeypatch):
-    """Take small models for large ones."""
-    monkeypatch.setattr(plain, "_LONG", 1)
-
-
-@pytest.fixture(params=[1, 2, 3])
-def n_threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    assert torch.get_num_threads() == request.param
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("short_is_long")
 
 
 def small(**kwargs) -> BIOT:
