@@ -1,4 +1,4 @@
-r"""The encoder with gradients on a CPU: the same numbers, in a seventh of the memory.
+r"""The encoder with gradients on a CPU: the same numbers, in a sixth of the memory.
 
 Owns the encoder's forward and backward pass over windows one by one, spread over
 threads. Must not decide what a token is, nor know recordings (no mne).
