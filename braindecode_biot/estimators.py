@@ -138,7 +138,7 @@ class BIOTClassifier(ClassifierMixin, TrainedEstimator):
         Signal parameters of the windows fitted on.
     microvolts_ : bool
         Whether their volts were read as µV: Epochs are, what else there is comes in
-        its own unit. It matters only where the model does not scale its input.
+        its own unit. It matters unless the model scales each window ("q95").
     history_ : skorch.history.History
         A row per epoch: losses, scores, durations.
     net_ : skorch.NeuralNetClassifier
