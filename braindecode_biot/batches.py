@@ -20,6 +20,7 @@ __all__ = [
     "SettingsError",
     "check_writable",
     "checksum",
+    "differing_settings",
     "open_folder",
     "plan_results",
     "run_files",
@@ -162,7 +163,7 @@ def open_folder(
     check_writable(folder)
     path = folder / _SETTINGS
     if path.exists():
-        differing = _differences(path, settings)
+        differing = differing_settings(path, settings)
         if not differing:
             return folder  # left as old as it is, and so are its results
         if not overwrite and _has_results(folder):
@@ -173,6 +174,33 @@ def open_folder(
     text = json.dumps(dict(settings), indent=2, sort_keys=True)
     write_whole(path, text.encode())
     return folder
+
+
+def differing_settings(path: Path, settings: Mapping[str, Any]) -> str:
+    """List the settings that differ from those in a file.
+
+    Parameters
+    ----------
+    path : Path
+        A file of settings, in JSON.
+    settings : mapping
+        Those of now, in JSON's types.
+
+    Returns
+    -------
+    str
+        Each with what it is there and now; empty where none differs.
+    """
+    try:
+        old = dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError):
+        return "they cannot be read"
+    new = json.loads(json.dumps(dict(settings)))
+    return "; ".join(
+        f"{key}: {reprlib.repr(old.get(key))} there, {reprlib.repr(new.get(key))} now"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    )
 
 
 def run_files(
@@ -245,18 +273,4 @@ def _has_results(folder: Path) -> bool:
     return any(
         entry.name != _SETTINGS and entry.is_file() and entry.stat().st_mtime >= since
         for entry in folder.iterdir()
-    )
-
-
-def _differences(path: Path, settings: Mapping[str, Any]) -> str:
-    """List the settings that differ from those in a file."""
-    try:
-        old = dict(json.loads(path.read_bytes()))
-    except (ValueError, TypeError):
-        return "they cannot be read"
-    new = json.loads(json.dumps(dict(settings)))
-    return "; ".join(
-        f"{key}: {reprlib.repr(old.get(key))} there, {reprlib.repr(new.get(key))} now"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
     )

@@ -148,7 +148,7 @@ def read_checkpoint(
         return Checkpoint(
             "the state dict",
             content.tensors,
-            content.hints or None,
+            content.config or content.hints or None,
             None,
             content.notes,
         )
@@ -288,7 +288,7 @@ def _read_safetensors(path: Path) -> _Content:
     return _Content(_state_dict(tensors, f"'{path}'"), parsed)
 
 
-def _parse_config(text: str | bytes, path: Path) -> dict[str, Any]:
+def _parse_config(text: str | bytes, path: Path | str) -> dict[str, Any]:
     try:
         config = json.loads(text)
     except ValueError as error:
@@ -316,6 +316,8 @@ def _unwrap(found: Mapping[str, Any], source: str) -> _Content:
     """Take the state dict out of what training frameworks put around it."""
     hints: dict[str, Any] = {}
     notes: list[str] = []
+    # What pretraining keeps beside the tensors.
+    config = found.get("biot_config") if "state_dict" in found else None
     for wrapper in _WRAPPERS:
         if not isinstance(found.get(wrapper), Mapping):
             continue
@@ -327,7 +329,8 @@ def _unwrap(found: Mapping[str, Any], source: str) -> _Content:
             if name not in (wrapper, "hyper_parameters") and _holds_tensors(value)
         ]
         found = found[wrapper]
-    return _Content(_state_dict(found, source), None, hints, tuple(notes))
+    stored = _parse_config(config, source) if isinstance(config, str) else None
+    return _Content(_state_dict(found, source), stored, hints, tuple(notes))
 
 
 def _hints(told: Any) -> dict[str, Any]:

@@ -35,7 +35,9 @@ _BESIDE = re.compile(
     r"(?:.*\.)?(?:criterion|loss|loss_\w+|\w+_loss|\w*metrics?(?:_\w+)?)(?:\..+)?"
 )
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_PREDICTOR = re.compile(r"prediction\.\d+\.(?:weight|bias)")
+# What pretraining keeps beside an encoder, the official one and this package's.
+_PREDICTOR = re.compile(r"(?:.*\.)?prediction\.\d+\.(?:weight|bias)")
+_TASK_HEAD = re.compile(r"(?:.*\.)?heads\.(?P<head>\w+)\.linear\.(?P<kind>weight|bias)")
 
 
 @dataclass(frozen=True)
@@ -143,12 +145,12 @@ def translate(
             harmless[key] = "the sinusoidal position table, which is computed"
         elif _BESIDE.fullmatch(key):
             harmless[key] = "of a loss or metric, which is no part of the model"
-        elif not key.startswith(root):
-            unknown[key] = nearest(key.removeprefix(prefix), names)
-        elif match := _HEAD.fullmatch(key, len(root)):
-            heads.setdefault(match["head"], {})[match["kind"]] = key
-        elif _PREDICTOR.fullmatch(key, len(root)):
+        elif _PREDICTOR.fullmatch(key):
             harmless[key] = "predictor of contrastive pretraining"
+        elif match := _TASK_HEAD.fullmatch(key) or (
+            _HEAD.fullmatch(key, len(root)) if key.startswith(root) else None
+        ):
+            heads.setdefault(match["head"], {})[match["kind"]] = key
         else:
             unknown[key] = nearest(key.removeprefix(prefix), names)
     for head, parts in heads.items():

@@ -141,6 +141,7 @@ class BIOT(CheckpointMixin, EEGModuleMixin, nn.Module):
     n_chans: int
     n_times: int
     sfreq: float
+    get_config: Callable[[], dict[str, Any]]
     _set_n_outputs: Callable[[int], None]
     _braindecode_init_kwargs: dict[str, Any]
     _hub_mixin_config: dict[str, Any]

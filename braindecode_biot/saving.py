@@ -7,6 +7,7 @@ the model class.
 import io
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from braindecode_biot.configs import braindecode_config
 from braindecode_biot.files import write_whole
 from braindecode_biot.weights import TABLE, to_braindecode, to_official, unwrapped
 
-__all__ = ["save_folder", "save_weights"]
+__all__ = ["save_folder", "save_state", "save_weights"]
 
 Layout = Literal["biot", "braindecode", "official", "official-encoder"]
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
@@ -94,20 +95,56 @@ def save_weights(
             f"There is no layout {layout!r}, expected 'biot', 'braindecode', "
             "'official' or 'official-encoder'."
         )
-    state = _values(state)
-    if path.suffix in _PICKLES and layout != "biot":
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        return write_whole(path, buffer.getvalue())
-    if path.suffix == ".safetensors":
-        return write_whole(path, _safetensors(state, config))
+    if path.suffix == ".safetensors" or (path.suffix in _PICKLES and layout != "biot"):
+        return save_state(state, path, config)
     if layout.startswith("official") or path.suffix in _PICKLES:
         wanted = ".safetensors" if layout == "biot" else ".ckpt or .safetensors"
         raise ValueError(
             f"Expected the name of a file that ends in {wanted} for the layout "
             f"{layout!r}, got '{path}'."
         )
-    return _write_folder(path, state, config, written)
+    return _write_folder(path, _values(state), config, written)
+
+
+def save_state(
+    state: Mapping[str, Tensor],
+    path: str | os.PathLike[str],
+    config: Mapping[str, Any] | None = None,
+) -> Path:
+    """Save a state dict as a file, atomically.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        Tensors by name, in any layout.
+    path : str | path
+        A file: a name that ends in ``.safetensors``, or in ``.ckpt``, ``.pt``, ``.pth``
+        or ``.bin``, which are written by :func:`torch.save`.
+    config : mapping | None
+        A model's configuration, for the metadata of a ``.safetensors`` file.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If the name ends in none of these, or a tensor has no values.
+    """
+    path = Path(path).expanduser()
+    if path.suffix not in (*_PICKLES, ".safetensors"):
+        raise ValueError(
+            "Expected the name of a file that ends in .ckpt or .safetensors, got "
+            f"'{path}'."
+        )
+    values = _values(state)
+    if path.suffix == ".safetensors":
+        return write_whole(path, _safetensors(values, config))
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
+    return write_whole(path, buffer.getvalue())
 
 
 def save_folder(model: nn.Module, path: str | os.PathLike[str]) -> Path:
@@ -144,7 +181,7 @@ def _write_folder(
     return path
 
 
-def _values(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _values(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if any(value.is_meta for value in state.values()):
         raise ValueError(
             "The model is on the meta device, without values to save: load weights "
@@ -169,8 +206,10 @@ def _check_place(path: Path, *, is_file: bool) -> None:
             )
 
 
-def _safetensors(state: dict[str, Tensor], config: dict[str, Any]) -> bytes:
+def _safetensors(state: dict[str, Tensor], config: Mapping[str, Any] | None) -> bytes:
     from safetensors.torch import save
 
+    if config is None:
+        return save(state)
     # One entry: several would come in random order, and equal models in unequal files.
     return save(state, {"config": json.dumps(config)})

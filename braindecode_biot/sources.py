@@ -264,9 +264,9 @@ def _named(data: Any) -> dict[str, Any]:
                 "n_chans, n_times)."
             )
         description = {} if dataset.description is None else dataset.description
-        subject = description.get("subject")
-        suffix = "" if subject is None else f" (subject {subject})"
-        named[f"recording {i}{suffix}"] = dataset
+        known = [key for key in ("subject", "file") if description.get(key) is not None]
+        told = ", ".join(f"{key} {description[key]}" for key in known)
+        named[f"recording {i} ({told})" if told else f"recording {i}"] = dataset
     return named
 
 

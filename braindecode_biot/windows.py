@@ -112,12 +112,15 @@ class Windows:
         What the windows are.
     microvolts : bool
         Whether volts were read as µV.
+    recordings : dict of str to int
+        Windows of each recording (each of several Epochs), in order.
     """
 
     data: NDArray[np.float32] | DatasetWindows
     labels: NDArray[Any] | None
     signal: SignalParams
     microvolts: bool
+    recordings: dict[str, int]
 
 
 def read_windows(
@@ -173,7 +176,8 @@ def read_windows(
             else:
                 data = DatasetWindows(sources, shape, whole)
     microvolts = isinstance(sources[0].data, mne.BaseEpochs)
-    return Windows(data, own, signal, microvolts)
+    recordings = {source.name: len(source.data) for source in sources}
+    return Windows(data, own, signal, microvolts, recordings)
 
 
 def stack_windows(

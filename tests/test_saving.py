@@ -52,7 +52,11 @@ def test_the_reference_official_ours_official(reference, tmp_path):
         theirs = torch.load(reference / f"{name}.ckpt", weights_only=True)
         model = BIOT.from_checkpoint(reference / f"{name}.ckpt", **arguments)
         path = save_weights(model, tmp_path / f"{name}.ckpt", layout=layout)
-        equal(torch.load(path, weights_only=True), dict(theirs))
+        ours = torch.load(path, weights_only=True)
+        # The position table is computed, and processors round sines differently.
+        table = next(key for key in theirs if key.endswith("positional_encoding.pe"))
+        torch.testing.assert_close(ours[table], theirs[table], rtol=0, atol=1e-4)
+        equal(ours, dict(theirs) | {table: ours[table]})
 
 
 @pytest.mark.parametrize("file", ["theirs.pt", "theirs.bin", "theirs.safetensors", ""])
