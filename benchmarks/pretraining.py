@@ -4,11 +4,11 @@
         [--epochs 40] [--scaling q95] [--jobs 2] [--parts FOLDER] [--json FILE]
         [--table]
 
-PhysioNet's eegmat and the recording that the package ships: TCP-16 at 200 Hz, windows of
-5 s, four folds that share no person. For each fold and seed an encoder (64 features, two
-layers) is trained by contrastive pretraining on the unlabelled windows of the training
-persons and the shipped recording: of the test persons nothing is seen. It is then
-compared with the same encoder as it was drawn, before any training:
+PhysioNet's eegmat and the recording that the package ships: TCP-16 at 200 Hz, windows
+of 5 s, four folds that share no person. For each fold and seed an encoder (64 features,
+two layers) is trained by contrastive pretraining on the unlabelled windows of the
+training persons and the shipped recording: of the test persons nothing is seen. It is
+then compared with the same encoder as it was drawn, before any training:
 
 - probe: a logistic regression on the embeddings of the training persons' windows;
 - fine-tuning: the whole network, as in eegmat.py, with the same budget for both.
@@ -18,8 +18,8 @@ within each test person and averaged over seeds; intervals are a bootstrap over 
 who are few, and differences are paired. The loss and what tells a collapse are measured
 on the windows of the test persons after each epoch.
 
-Each fold and seed is kept in --parts, so that an interrupted run goes on; remove them if
-you change settings. --table prints what is there.
+Each fold and seed is kept in --parts, so that an interrupted run goes on; remove them
+if you change settings. --table prints what is there.
 """
 
 import argparse
@@ -103,6 +103,7 @@ class Watch(Callback):
         self.rows: list[dict[str, float]] = []
 
     def on_validation_epoch_end(self, trainer: Trainer, module: Any) -> None:
+        """Keep the means of an epoch."""
         found = trainer.callback_metrics
         self.rows.append({name: float(found[f"valid/{name}"]) for name in MEASURES})
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from braindecode_biot.annotated import label_windows
+    from braindecode_biot.archive import open_archive, prepare_archive
     from braindecode_biot.datasets import load_absence
     from braindecode_biot.embedding import BIOTEmbedding
     from braindecode_biot.estimators import BIOTClassifier, BIOTRegressor
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from braindecode_biot.model import BIOT
     from braindecode_biot.montage import ToMontage, montage_report, to_montage
     from braindecode_biot.persistence import load_estimator, save_estimator
+    from braindecode_biot.pretraining import ContrastivePretraining, JointPretraining
+    from braindecode_biot.pretraining_data import PretrainingData
     from braindecode_biot.published import PUBLISHED
     from braindecode_biot.reading import RecordingError
     from braindecode_biot.recording_report import report_recording, save_report
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from braindecode_biot.report import LoadReport
     from braindecode_biot.saving import save_weights
     from braindecode_biot.signal import signal_params
+    from braindecode_biot.tasks import Task
     from braindecode_biot.weights import CheckpointError
     from braindecode_biot.windows import stack_windows
 
@@ -34,8 +38,12 @@ __all__ = [
     "BIOTEmbedding",
     "BIOTRegressor",
     "CheckpointError",
+    "ContrastivePretraining",
+    "JointPretraining",
     "LoadReport",
+    "PretrainingData",
     "RecordingError",
+    "Task",
     "ToMontage",
     "embed_recording",
     "export_onnx",
@@ -45,6 +53,8 @@ __all__ = [
     "load_estimator",
     "load_weights",
     "montage_report",
+    "open_archive",
+    "prepare_archive",
     "report_recording",
     "save_estimator",
     "save_report",
@@ -61,9 +71,13 @@ _MODULES = {
     "BIOTEmbedding": "embedding",
     "BIOTRegressor": "estimators",
     "CheckpointError": "weights",
+    "ContrastivePretraining": "pretraining",
+    "JointPretraining": "pretraining",
     "LoadReport": "report",
     "PUBLISHED": "published",
+    "PretrainingData": "pretraining_data",
     "RecordingError": "reading",
+    "Task": "tasks",
     "ToMontage": "montage",
     "embed_recording": "recordings",
     "export_onnx": "export",
@@ -73,6 +87,8 @@ _MODULES = {
     "load_estimator": "persistence",
     "load_weights": "loading",
     "montage_report": "montage",
+    "open_archive": "archive",
+    "prepare_archive": "archive",
     "report_recording": "recording_report",
     "save_estimator": "persistence",
     "save_report": "recording_report",

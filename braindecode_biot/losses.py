@@ -21,7 +21,11 @@ __all__ = [
 
 
 def info_nce(
-    anchors: Tensor, candidates: Tensor, temperature: float = 0.2, first: int = 0
+    anchors: Tensor,
+    candidates: Tensor,
+    temperature: float = 0.2,
+    first: int = 0,
+    excluded: Tensor | None = None,
 ) -> Tensor:
     r"""Tell each window's other view from those of all other windows.
 
@@ -43,6 +47,9 @@ def info_nce(
         :math:`T`. Small ones look at the most similar candidates alone.
     first : int
         Which candidate belongs to the first anchor; the others follow.
+    excluded : Tensor of bool, shape (n, n_candidates) | None
+        Candidates that an anchor is not told from, as other views of the same window.
+        Its own always counts.
 
     Returns
     -------
@@ -79,6 +86,9 @@ def info_nce(
     with torch.autocast(anchors.device.type, enabled=False):
         similarity = _unit(anchors) @ _unit(candidates).mT
         own = torch.arange(first, first + n, device=anchors.device)
+        if excluded is not None:
+            excluded = excluded.scatter(1, own[:, None], False)
+            similarity = similarity.masked_fill(excluded, -torch.inf)
         return F.cross_entropy(similarity / temperature, own)
 
 

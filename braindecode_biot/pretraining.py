@@ -66,7 +66,7 @@ class _Pretraining(LightningModule):
                 "Expected lr > 0, weight_decay ≥ 0, decay_steps ≥ 1 and 0 < decay ≤ 1, "
                 f"got {lr=}, {weight_decay=}, {decay_steps=}, {decay=}."
             )
-        self.model = model
+        self.model = model.train()  # loaded ones are in evaluation mode
         self.lr, self.weight_decay = lr, weight_decay
         self.decay_steps, self.decay = decay_steps, decay
         self.seed = seed
@@ -359,12 +359,15 @@ class ContrastivePretraining(_Pretraining):
 
     def _step(self, stage: str, batch: Batch) -> Tensor:
         embeddings, predictions = self.views(batch.windows)
-        candidates, first = predictions, 0
+        candidates, numbers, first = predictions, batch.number, 0
         if self.trainer.world_size > 1:
             # With gradients: windows are also the others' negatives.
             candidates = self.all_gather(predictions, sync_grads=True).flatten(0, 1)
+            numbers = self.all_gather(batch.number).flatten()
             first = self.global_rank * len(predictions)
-        loss = info_nce(embeddings, candidates, self.temperature, first)
+        # A window that came twice is no negative of itself.
+        excluded = batch.number[:, None] == numbers
+        loss = info_nce(embeddings, candidates, self.temperature, first, excluded)
         with torch.no_grad():
             measures = {
                 "alignment": alignment(embeddings, predictions),

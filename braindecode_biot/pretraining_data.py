@@ -7,6 +7,7 @@ order they come is ``sampling``'s; what is learned from them, ``pretraining``'s.
 """
 
 import warnings
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -43,11 +44,18 @@ class Batch(NamedTuple):
         Number of the task that each is of; 0 where there are none.
     target : Tensor of int, shape (batch,)
         Number of its class in that task; 0 where there are none.
+    number : Tensor of int, shape (batch,)
+        Which window of all it is. A short recording may give one twice.
     """
 
     windows: Tensor
     task: Tensor
     target: Tensor
+    number: Tensor
+
+
+# A window, shape (n_chans, n_times), its task, its target, and its number.
+Item = tuple[NDArray[np.float32], int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +69,7 @@ class _Part:
     names: list[str]  # of the recordings
 
 
-class WindowPool(Dataset[tuple[NDArray[np.float32], int, int]]):
+class WindowPool(Dataset[Item]):
     """The windows of many recordings, read when they are asked for.
 
     Where a window cannot be read, holds inf, or too much NaN to leave a whole token,
@@ -137,16 +145,16 @@ class WindowPool(Dataset[tuple[NDArray[np.float32], int, int]]):
         _check_units([part.windows for part in self._parts], model)
         self.skipped: dict[str, str] = {}
         self.sizes: list[int] = []
-        self._firsts: list[tuple[int, int]] = []  # part, first window in it
-        for i, part in enumerate(self._parts):
+        # Their part, their first window in it, and their name.
+        self._recordings: list[tuple[_Part, int, str]] = []
+        for part in self._parts:
             first = 0
-            for name, n in zip(
-                part.names, part.windows.recordings.values(), strict=True
-            ):
+            counts = part.windows.recordings.values()
+            for name, n in zip(part.names, counts, strict=True):
                 if why := self._unreadable(part, first, n):
                     self.skipped[name] = why
                 else:
-                    self._firsts.append((i, first))
+                    self._recordings.append((part, first, name))
                     self.sizes.append(n)
                 first += n
         if not self.sizes:
@@ -158,8 +166,8 @@ class WindowPool(Dataset[tuple[NDArray[np.float32], int, int]]):
         """Return the number of windows."""
         return self._stops[-1]
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], int, int]:
-        """Read a window, shape (n_chans, n_times), its task and its target.
+    def __getitem__(self, index: int) -> Item:
+        """Read a window, shape (n_chans, n_times); with task, target and number.
 
         Raises
         ------
@@ -167,26 +175,18 @@ class WindowPool(Dataset[tuple[NDArray[np.float32], int, int]]):
             No window can be used.
         """
         n, why = len(self), ""
-        for candidate in range(index, index + n):
-            part, i, name = self._find(candidate % n)
+        for number in (candidate % n for candidate in range(index, index + n)):
+            i_recording = bisect_right(self._stops, number)
+            part, first, name = self._recordings[i_recording]
+            i = first + number - (self._stops[i_recording] - self.sizes[i_recording])
             window, problem = self._read(part, i)
             if window is not None:
                 if why:
                     warnings.warn(f"{why} Another one takes its place.", stacklevel=2)
                 target = 0 if part.targets is None else int(part.targets[i])
-                return window, part.task, target
-            why = why or f"Window {i} of {name} cannot be used: {problem}."
+                return window, part.task, target, number
+            why = why or f"Window {i - first} of {name} cannot be used: {problem}."
         raise RecordingError(f"No window can be used. {why}")
-
-    def _find(self, index: int) -> tuple[_Part, int, str]:
-        """Find a window: its part, its number there, and its recording's name."""
-        i_recording = int(np.searchsorted(self._stops, index, side="right"))
-        i_part, first = self._firsts[i_recording]
-        part = self._parts[i_part]
-        within = index - (self._stops[i_recording] - self.sizes[i_recording])
-        stops = list(accumulate(part.windows.recordings.values()))
-        name = part.names[int(np.searchsorted(stops, first, side="right"))]
-        return part, first + within, name
 
     def _read(self, part: _Part, i: int) -> tuple[NDArray[np.float32] | None, str]:
         """Read a window, or say why it cannot be used."""
@@ -214,13 +214,13 @@ class WindowPool(Dataset[tuple[NDArray[np.float32], int, int]]):
         return ""
 
 
-def collate(items: Sequence[tuple[NDArray[np.float32], int, int]]) -> Batch:
+def collate(items: Sequence[Item]) -> Batch:
     """Put windows into one batch, as long as the longest of them.
 
     Parameters
     ----------
-    items : sequence of (array of shape (n_chans, n_times), int, int)
-        Windows with task and target.
+    items : sequence of (array of shape (n_chans, n_times), int, int, int)
+        Windows with task, target and number.
 
     Returns
     -------
@@ -230,10 +230,10 @@ def collate(items: Sequence[tuple[NDArray[np.float32], int, int]]) -> Batch:
     Examples
     --------
     >>> short, long = np.ones((2, 3), np.float32), np.ones((2, 4), np.float32)
-    >>> collate([(short, 0, 1), (long, 0, 0)]).windows.shape
+    >>> collate([(short, 0, 1, 0), (long, 0, 0, 1)]).windows.shape
     torch.Size([2, 2, 4])
     """
-    windows, tasks, targets = zip(*items, strict=True)
+    windows, *others = zip(*items, strict=True)
     # Windows may have been padded before, to the longest of all.
     lengths = [
         int(np.flatnonzero(~np.isnan(window).all(0))[-1]) + 1 for window in windows
@@ -242,7 +242,7 @@ def collate(items: Sequence[tuple[NDArray[np.float32], int, int]]) -> Batch:
     batch = torch.full((len(windows), n_chans, longest), torch.nan)
     for row, window, n in zip(batch.numpy(), windows, lengths, strict=True):
         row[:, :n] = window[:, :n]
-    return Batch(batch, torch.tensor(tasks), torch.tensor(targets))
+    return Batch(batch, *map(torch.tensor, others))
 
 
 class PretrainingData(LightningDataModule):

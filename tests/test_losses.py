@@ -63,6 +63,22 @@ def test_info_nce_of_a_part_of_the_anchors_equals_a_double_loop():
     assert torch.stack(parts).mean().item() == pytest.approx(info_nce(a, b).item())
 
 
+def test_excluded_candidates_do_not_count_but_for_ones_own():
+    a, b = embeddings(5, 4, 3)
+    excluded = torch.zeros(5, 5, dtype=torch.bool)
+    excluded[0, [0, 2, 3]] = True
+    excluded[4] = True
+
+    loss = info_nce(a, b, excluded=excluded)
+
+    expected = [
+        naive_info_nce(a[:1], b[[0, 1, 4]], 0.2),
+        *(naive_info_nce(a[i : i + 1], b, 0.2, first=i) for i in (1, 2, 3)),
+        0,  # of nothing else
+    ]
+    assert loss.item() == pytest.approx(np.mean(expected), rel=1e-9)
+
+
 @given(SIZES)
 @settings(deadline=None, max_examples=25)
 def test_info_nce_ignores_the_order_and_the_length_of_embeddings(sizes):

@@ -46,6 +46,10 @@ SHORTER = {
         ("1600, seed=0", "400, seed=0"),
         ("800, seed=1", "100, seed=1"),
     ],
+    "06_pretraining.ipynb": [
+        ("max_epochs=60", "max_epochs=2"),
+        ("n_draws = 30", "n_draws = 2"),
+    ],
 }
 
 every_notebook = pytest.mark.parametrize(

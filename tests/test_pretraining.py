@@ -132,6 +132,17 @@ def test_the_loss_of_a_step_is_info_nce_of_the_views():
     assert {"train/alignment", "train/uniformity", "train/spread"} <= logged.keys()
 
 
+def test_a_window_that_came_twice_is_no_negative_of_itself():
+    module = ContrastivePretraining(make_model(drop_prob=0, att_layer_drop_prob=0))
+    module.draw = lambda present: present  # so that copies have the same views
+    data = PretrainingData(windows(3), sfreq=SFREQ, batch_size=6, windows_per_epoch=6)
+
+    loss = fit(module, data).callback_metrics["train/loss"].item()
+
+    # Untrained embeddings are all alike: each is told from itself and four others.
+    assert loss == pytest.approx(math.log(5), abs=0.05)
+
+
 def test_pretraining_learns_to_recognise_windows():
     """Windows of one rhythm each, which a half of the tokens tells."""
     time = np.arange(160) / SFREQ
@@ -197,7 +208,8 @@ def test_wrong_models_and_tasks():
 def test_the_joint_loss_is_the_weighted_sum_of_each_tasks_mean():
     module = JointPretraining(make_model(), TASKS).eval()
     x = torch.tensor(windows(6))
-    batch = Batch(x, torch.tensor([0, 1, 1, 0, 1, 0]), torch.tensor([1, 2, 0, 0, 1, 1]))
+    task, target = torch.tensor([0, 1, 1, 0, 1, 0]), torch.tensor([1, 2, 0, 0, 1, 1])
+    batch = Batch(x, task, target, torch.arange(6))
     trainer = fit(module, PretrainingData(*joint_data()[:1], labels=joint_data()[1],
                   sfreq=SFREQ, batch_size=6))  # fmt: skip
     module.eval()

@@ -84,8 +84,8 @@ def test_windows_of_all_kinds_stand_at_the_places_of_their_channels():
 
     assert pool.sizes == [5, 4, 2, 3]
     assert len(pool) == 14
-    first, task, target = pool[0]
-    assert (task, target) == (0, 0)
+    first, *others = pool[0]
+    assert others == [0, 0, 0]
     expected = epochs.get_data(copy=False)[0] * 1e6
     np.testing.assert_allclose(first[[3, 0]], expected, rtol=1e-6)
     assert np.isnan(first[[1, 2]]).all()
@@ -200,6 +200,7 @@ def test_windows_that_cannot_be_used_are_replaced_by_the_next_one_with_a_warning
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         np.testing.assert_array_equal(window, pool[5][0])
+        assert pool[5][3] == 5
     with pytest.warns(
         UserWarning, match="Window 2 .* no 40 samples in a row are there"
     ):
@@ -223,7 +224,7 @@ def test_a_batch_is_as_long_as_its_longest_window():
     padded = np.full((2, 9), np.nan, np.float32)
     padded[1, :6] = 3
 
-    batch = collate([(short, 0, 2), (padded, 1, 0), (long, 0, 1)])
+    batch = collate([(short, 0, 2, 7), (padded, 1, 0, 5), (long, 0, 1, 9)])
 
     assert batch.windows.shape == (3, 2, 7)
     assert batch.windows.dtype == torch.float32
@@ -231,6 +232,7 @@ def test_a_batch_is_as_long_as_its_longest_window():
     assert n_there == [[5, 5], [0, 6], [7, 7]]
     assert batch.task.tolist() == [0, 1, 0]
     assert batch.target.tolist() == [2, 0, 1]
+    assert batch.number.tolist() == [7, 5, 9]
 
 
 def test_embeddings_do_not_hang_on_what_else_is_in_the_batch():
@@ -343,7 +345,7 @@ def test_data_sets_with_other_channels_lengths_and_labels_come_into_one_pool():
     )
 
     items = [pool[i] for i in range(7)]
-    assert [(task, target) for _, task, target in items] == [
+    assert [(task, target) for _, task, target, _ in items] == [
         (0, 0), (0, 1), (0, 0), (0, 1), (1, 2), (1, 0), (1, 1),
     ]  # fmt: skip
     np.testing.assert_array_equal(items[4][0][[3, 0]], short[0])
