@@ -13,7 +13,8 @@ then compared with the same encoder as it was drawn, before any training:
 - probe: a logistic regression on the embeddings of the training persons' windows;
 - fine-tuning: the whole network, as in eegmat.py, with the same budget for both.
 
-Each with the labels of all training persons, and of three of them. Scores are computed
+Each with the labels of all training persons, and of three of them. A second probe tells
+training persons apart, which says what else embeddings hold. Scores are computed
 within each test person and averaged over seeds; intervals are a bootstrap over persons,
 who are few, and differences are paired. The loss and what tells a collapse are measured
 on the windows of the test persons after each epoch.
@@ -45,6 +46,7 @@ warnings.simplefilter("ignore")  # braindecode's imports warn of what is not our
 from lightning.pytorch import Trainer  # noqa: E402
 from lightning.pytorch.callbacks import Callback  # noqa: E402
 from sklearn.linear_model import LogisticRegression  # noqa: E402
+from sklearn.metrics import balanced_accuracy_score  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
 
@@ -190,7 +192,22 @@ def evaluate(
                 scores[f"{kind}|{n}|{name}"] = score(test["task"], test["persons"], p)
         baseline = powers(band_powers, x, task, whose, seed)(test["x"])
         scores[f"band powers|{n}|"] = score(test["task"], test["persons"], baseline)
-    return dict(history=history, scores=scores, seconds=seconds)
+    identity = {
+        name: know_persons(BIOT.from_checkpoint(weights, n_outputs=1), data, ~held)
+        for name, weights in files.items()
+    }
+    return dict(history=history, scores=scores, identity=identity, seconds=seconds)
+
+
+def know_persons(model: BIOT, data: dict[str, Array], chosen: Array) -> float:
+    """Tell how well embeddings say who it is, in the last quarter of each recording."""
+    late = data["time"] == N_FOLDS - 1
+    before, after = chosen & ~late, chosen & late & data["for_test"]
+    logistic = LogisticRegression(C=0.01, class_weight="balanced", max_iter=2000)
+    fitted = make_pipeline(StandardScaler(), logistic)
+    fitted.fit(embed(model, data["x"][before]), data["persons"][before])
+    said = fitted.predict(embed(model, data["x"][after]))
+    return float(balanced_accuracy_score(data["persons"][after], said))
 
 
 def run(args: argparse.Namespace, fold: int, seed: int) -> None:
@@ -297,13 +314,18 @@ def main() -> None:
     print_tables(summary, history)
     persons = sum(len(np.unique(list(p["scores"]["band powers|3|"]))) for p in parts)
     print(f"\n{len(parts)} parts, {persons} tests of persons")
+    identity = {
+        name: float(np.mean([p["identity"][name] for p in parts])) for name in INITS
+    }
+    print(f"who it is, balanced accuracy of the probe: {identity}")
     versions = dict(torch=torch.__version__, python=platform.python_version())
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     about = dict(date=str(date.today()), machine=machine, versions=versions)
     budget = dict(epochs=args.epochs, batch=BATCH, lr=LR, scaling=args.scaling, **SIZE)
     minutes = sum(s for p in parts for s in p["seconds"].values()) / 60
     content = dict(budget=budget, minutes_of_one_core=minutes, chance=math.log(BATCH))
-    write(args.json, {**about, **content, "scores": summary, "history": history})
+    content |= dict(scores=summary, identity=identity, history=history)
+    write(args.json, {**about, **content})
 
 
 if __name__ == "__main__":

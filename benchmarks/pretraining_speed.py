@@ -1,7 +1,8 @@
 """Time a step of contrastive pretraining, beside the official way, and the loader.
 
     python benchmarks/pretraining_speed.py [--repeats 5] [--batch 32] [--json FILE]
-    python benchmarks/pretraining_speed.py --device cuda --batch 256 [--bf16] [--compile]
+    python benchmarks/pretraining_speed.py --device cuda --batch 256
+        [--bf16] [--compile]
 
 A step is both views, InfoNCE, the backward pass and Adam, on 16 channels of 10 s at
 200 Hz. The other side is the official module: braindecode's encoder, which is that one,
@@ -54,6 +55,7 @@ class Official(nn.Module):
         self.encoder, self.prediction = encoder, prediction
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed windows, and predict from a part of each."""
         predictions = self.prediction(self.encoder(x, perturb=True))
         return self.encoder(x), predictions
 
