@@ -275,6 +275,24 @@ def test_lazy_datasets_are_read_by_workers(tmp_path):
     assert complete.sum() == 6  # half are of the short recording
 
 
+def test_datasets_in_zarr_are_read_lazily(tmp_path):
+    from braindecode.datautil import hub_formats
+
+    raws = [make_raw(["C4", "C3"], 8.2), make_raw(["C4", "C3"], 4.2, seed=1)]
+    raws[0]._data[1, 85:90] = np.nan
+    made = make_dataset(*raws)
+    made.set_description({"age": [3, 4]})
+    hub_formats.convert_to_zarr(made, tmp_path / "archive.zarr")
+    lazy = hub_formats.load_from_zarr(tmp_path / "archive.zarr", preload=False)
+
+    pools = [WindowPool(dataset, model()) for dataset in (made, lazy)]
+
+    assert pools[0].sizes == pools[1].sizes == [4, 2]
+    for i in range(6):
+        np.testing.assert_allclose(pools[1][i][0], pools[0][i][0], rtol=1e-6)
+    assert np.isnan(pools[1][1][0][0, 5:10]).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
