@@ -483,7 +483,8 @@ class JointPretraining(_Pretraining):
         )
         self._means: Any = nn.ModuleDict(
             {
-                f"{stage}_{name}": MeanMetric()
+                # Looking for NaN would wait for a GPU.
+                f"{stage}_{name}": MeanMetric(nan_strategy="disable")
                 for stage in ("train", "valid")
                 for name in tasks
             }

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from braindecode_biot import BIOT, BIOTClassifier, save_weights
 from braindecode_biot.losses import info_nce
@@ -200,6 +201,37 @@ def test_wrong_models_and_tasks():
     for tasks in ({}, {"a b": TASKS["two"]}, {"a.b": TASKS["two"]}):
         with pytest.raises(ValueError, match="tasks by names such as 'tuab'"):
             JointPretraining(make_model(), tasks)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_views_compile_to_one_graph():
+    module = ContrastivePretraining(make_model(drop_prob=0, att_layer_drop_prob=0))
+    module.draw = lambda present: present & (torch.arange(7) % 2 == 0)
+    x = torch.tensor(windows(6))
+
+    compiled = torch.compile(module.views, backend="aot_eager", fullgraph=True)
+
+    for found, expected in zip(compiled(x), module.views(x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_waits_for_a_gpu():
+    class Loss(ContrastivePretraining):
+        def forward(self, x, number):
+            same = number[:, None] == number
+            return info_nce(*self.views(x), excluded=same)
+
+    module = Loss(make_model())
+    # Tensors that say they are on a GPU and have no values: asking for one is an error.
+    with FakeTensorMode():
+        state = {
+            name: torch.empty(value.shape, dtype=value.dtype, device="cuda")
+            for name, value in [*module.named_parameters(), *module.named_buffers()]
+        }
+        x = torch.empty(8, 4, 160, device="cuda")
+        number = torch.empty(8, dtype=torch.long, device="cuda")
+        loss = torch.func.functional_call(module, state, (x, number))
+    assert loss.device.type == "cuda"
 
 
 # -- joint -------------------------------------------------------------------------
