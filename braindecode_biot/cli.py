@@ -5,16 +5,21 @@ exit code is 0 where all went well, 1 where a file failed, 2 where the command w
 wrong, 130 where it was interrupted.
 """
 
-import io
 import sys
 import warnings
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import click
 
+from braindecode_biot.cli_helpers import (
+    checked_montage,
+    end,
+    quietly,
+    refused,
+    teller,
+)
 from braindecode_biot.cli_options import (
     EVENTS,
     FILES,
@@ -25,6 +30,7 @@ from braindecode_biot.cli_options import (
     READING,
     RUNNING,
 )
+from braindecode_biot.cli_pretraining import prepare, pretrain
 
 __all__ = ["main"]
 
@@ -76,11 +82,11 @@ def info(files: tuple[Path, ...], montage: str, window: float, as_json: bool) ->
     from braindecode_biot.reading import open_recording
     from braindecode_biot.summaries import describe_recording, summarise
 
-    names = _checked_montage(montage)
+    names = checked_montage(montage)
     failures = []
     for file in files:
         try:
-            raw = _quietly(open_recording, file)
+            raw = quietly(open_recording, file)
             if as_json:
                 told = {"file": str(file), **describe_recording(raw, names, window)}
                 text = json.dumps(told)
@@ -90,7 +96,7 @@ def info(files: tuple[Path, ...], montage: str, window: float, as_json: bool) ->
             failures.append((file, str(error) or type(error).__name__))
         else:
             click.echo(text)
-    _end(failures, len(files))
+    end(failures, f"{len(failures)} of {len(files)} files failed")
 
 
 @main.command()
@@ -128,16 +134,16 @@ def embed(
     FILES are in any format that MNE reads. Results hold start and stop of each window
     in seconds, and its embedding.
     """
-    reading["montage"] = _checked_montage(reading["montage"])
+    reading["montage"] = checked_montage(reading["montage"])
     settings = {"command": "embed", **reading}
     results = _prepared(files, folder, [f".{suffix}"], source, settings, overwrite)
-    model = _refused(_embedder, source, reading["window"])
+    model = refused(_embedder, source, reading["window"])
 
     from braindecode_biot.recordings import embed_recording
 
     def work(file: Path, made: list[Path]) -> str:
         bar = {"batch_size": batch_size, "verbose": _shows_bars(quiet)}
-        found = _quietly(embed_recording, model, file, quiet=quiet, **bar, **reading)
+        found = quietly(embed_recording, model, file, quiet=quiet, **bar, **reading)
         found.save(made[0])
         return f"{_about(found)}; in {made[0]}"
 
@@ -207,7 +213,7 @@ def predict(
     MNE reads. Events are stretches of high scores of the second of two classes, or of
     each of more.
     """
-    reading["montage"] = _checked_montage(reading["montage"])
+    reading["montage"] = checked_montage(reading["montage"])
     if low is not None and low > threshold:
         raise click.UsageError(f"--low {low:g} is above --threshold {threshold:g}.")
     events: dict[str, Any] = dict(
@@ -220,11 +226,11 @@ def predict(
     from braindecode_biot.persistence import load_estimator
     from braindecode_biot.recordings import score_recording
 
-    estimator = _refused(load_estimator, model)
+    estimator = refused(load_estimator, model)
 
     def work(file: Path, made: list[Path]) -> str:
         bar = {"batch_size": batch_size, "verbose": _shows_bars(quiet)}
-        scores = _quietly(
+        scores = quietly(
             score_recording, estimator, file, quiet=quiet, **bar, **reading
         )
         if kind == "csv":
@@ -234,7 +240,7 @@ def predict(
         if report:
             from braindecode_biot.recording_report import report_recording, save_report
 
-            page = _quietly(report_recording, scores, file, quiet=quiet, **events)
+            page = quietly(report_recording, scores, file, quiet=quiet, **events)
             save_report(page, made[1])
         n_events = len(scores.events(**events))
         return f"{_about(scores)}; events: {n_events}; in {made[0]}"
@@ -363,7 +369,7 @@ def train(
         "background": background or None,
         "window": window,
         "step": step,
-        "montage": _checked_montage(montage),
+        "montage": checked_montage(montage),
         "sfreq": sfreq,
         "overwrite": overwrite,
         "verbose": not quiet,
@@ -372,8 +378,8 @@ def train(
 
     from braindecode_biot.training_files import train_on_files
 
-    say = _say(quiet)
-    _refused(train_on_files, files, folder, quiet=quiet, say=say, **parameters)
+    say = teller(quiet)
+    refused(train_on_files, files, folder, quiet=quiet, say=say, **parameters)
 
 
 @main.command()
@@ -396,8 +402,12 @@ def demo(output: Path, quiet: bool) -> None:
     from braindecode_biot.batches import check_writable
     from braindecode_biot.demo import run
 
-    _refused(check_writable, output)
+    refused(check_writable, output)
     run(output, say=click.echo, verbose=0 if quiet else 1)
+
+
+main.add_command(prepare)
+main.add_command(pretrain)
 
 
 def _embedder(source: str, window: float | None) -> Any:
@@ -412,16 +422,6 @@ def _embedder(source: str, window: float | None) -> Any:
     if window is not None:
         length["input_window_seconds"] = window
     return BIOT.from_checkpoint(source, n_outputs=1, missing="mask", **length)
-
-
-def _checked_montage(text: str | None) -> str | list[str] | None:
-    """Read a montage: a known one, or names with commas between them."""
-    if text is None or text.lower() in ("tcp-16", "tcp-18"):
-        return text
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise click.UsageError("--montage is tcp-16, tcp-18 or a list with commas.")
-    return names
 
 
 def _literal(value: str) -> Any:
@@ -462,44 +462,10 @@ def _prepared(
 
     if folder.resolve() == Path(model).resolve():
         raise click.UsageError("The output folder is the model's; choose another one.")
-    results = _refused(plan_results, files, folder, suffixes)
-    settings["model"] = _refused(checksum, model)
-    _refused(open_folder, folder, settings, overwrite=overwrite)
+    results = refused(plan_results, files, folder, suffixes)
+    settings["model"] = refused(checksum, model)
+    refused(open_folder, folder, settings, overwrite=overwrite)
     return dict(results)
-
-
-def _refused(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call, and let errors that tell the user what to do end the command."""
-    from braindecode_biot.reading import RecordingError
-
-    try:
-        return _quietly(function, *args, **kwargs)
-    except RecordingError as error:
-        raise click.ClickException(str(error)) from error
-    except (ImportError, OSError, TypeError, ValueError) as error:
-        raise click.UsageError(str(error)) from error
-
-
-def _quietly(
-    function: Callable[..., Any], *args: Any, quiet: bool = False, **kwargs: Any
-) -> Any:
-    """Call, and put warnings on stderr as lines a reader can use.
-
-    What MNE logs, which goes to stdout, comes there as well.
-    """
-    stderr = io.StringIO() if quiet else sys.stderr
-    with redirect_stdout(stderr), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("ignore")  # what users cannot change
-        warnings.simplefilter("default", UserWarning)
-        warnings.simplefilter("default", RuntimeWarning)  # MNE's
-        result = function(*args, **kwargs)
-    for text in dict.fromkeys(str(warning.message) for warning in caught):
-        _say(quiet)(f"Warning: {text}")
-    return result
-
-
-def _say(quiet: bool) -> Callable[[str], None]:
-    return lambda text: None if quiet else click.echo(text, err=True)
 
 
 def _shows_bars(quiet: bool) -> bool:
@@ -521,7 +487,7 @@ def _run(
     from braindecode_biot.batches import run_files
 
     try:
-        failures = run_files(results, work, _say(quiet), overwrite=overwrite)
+        failures = run_files(results, work, teller(quiet), overwrite=overwrite)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             "Interrupted. What is done is kept; run again to go on."
@@ -530,14 +496,4 @@ def _run(
         raise click.ClickException(
             f"Stopped: {error}. What is done is kept; run again to go on."
         ) from error
-    _end(failures, len(results))
-
-
-def _end(failures: list[tuple[Path, str]], n_files: int) -> None:
-    """List what failed, and end with the exit code that tells."""
-    if not failures:
-        return
-    click.echo(f"\n{len(failures)} of {n_files} files failed:", err=True)
-    for file, why in failures:
-        click.echo(f"  {file}: {why}", err=True)
-    sys.exit(1)
+    end(failures, f"{len(failures)} of {len(results)} files failed")

@@ -1,9 +1,10 @@
-"""Every snippet of the README runs, in order, as a reader would copy it."""
+"""Every snippet of the README and of PRETRAINING.md runs, as a reader would copy it."""
 
 import re
 import shlex
 import shutil
 import warnings
+from pathlib import Path
 
 import mne
 import pytest
@@ -12,9 +13,13 @@ from click.testing import CliRunner
 
 from braindecode_biot import BIOTClassifier
 from braindecode_biot.cli import main
+from braindecode_biot.pretraining_config import read_config
 from conftest import ROOT, SHARED
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PRETRAINING = (ROOT / "PRETRAINING.md").read_text(encoding="utf-8")
+# Its configuration files by their names, which stand in their first lines.
+CONFIGS = dict(re.findall(r"^```toml\n# (\S+)\n(.*?)^```", PRETRAINING, re.M | re.S))
 
 
 SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
@@ -96,17 +101,67 @@ def test_the_commands_run(tmp_path, monkeypatch):
         if line.startswith("braindecode-biot ")
     ]
     assert {command.split()[1] for command in commands} == set(main.commands) - {"demo"}
+    Path("config.toml").write_text(CONFIGS["laptop.toml"])
     for command in commands:
         words = []
         for word in shlex.split(command)[1:]:
             words += ["one.edf", "two.edf"] if word == "*.edf" else [word]
         if words[0] == "train":  # as it stands but for the time it takes
             words += ["--epochs", "1", "--set", "module__emb_size=16"]
+        if words[0] == "pretrain":
+            words += ["--set", "trainer.max_epochs=1", "--set", "model.emb_size=16"]
         result = CliRunner().invoke(main, words, catch_exceptions=False)
         assert result.exit_code == 0, result.output
     made = {path.name for path in (tmp_path / "scores").iterdir()}
     assert made >= {"one.csv", "two.csv", "one.html", "two.html"}
     assert (tmp_path / "embeddings" / "two.parquet").is_file()
+    assert (tmp_path / "run" / "encoder.safetensors").is_file()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_page_on_pretraining_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "braindecode_biot" / "data" / "absence.edf", "absence.edf")
+    page = PRETRAINING
+    # As it stands but for the time it takes.
+    for long, short in {
+        "max_epochs = 30": "max_epochs = 1",
+        "max_epochs=3": "max_epochs=1",
+        "--step 2": "--step 5",
+        "step=2": "step=10",
+        "emb_size = 64": "emb_size = 16",
+        "emb_size=64": "emb_size=16",
+    }.items():
+        assert long in page
+        page = page.replace(long, short)
+    names: dict = {}
+    for kind, block in re.findall(r"^```(\w+)\n(.*?)^```", page, re.M | re.S):
+        if kind == "toml":
+            Path(block.partition("\n")[0].removeprefix("# ")).write_text(block)
+        elif kind == "bash":
+            result = CliRunner().invoke(main, shlex.split(block)[1:])
+            assert result.exit_code == 0, result.output
+        elif kind == "python":
+            run([block], names)
+    assert names["model"].channel_names == names["joint"].model.channel_names
+    assert set(names["breathing"]) == {True, False}
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made >= {"run", "mine.safetensors", "mine-official.ckpt", "seizures"}
+    table = PRETRAINING.partition("| file |")[2].partition("\n\n")[0]
+    for name in re.findall(r"^\| `([^`]+)`", table, re.M):
+        there = (tmp_path / "run" / name.replace("_N", "_0")).is_file()
+        assert there or name == "checkpoints/best.ckpt", name
+
+
+def test_the_configurations_for_pretraining_are_valid(tmp_path):
+    assert set(CONFIGS) == {"laptop.toml", "paper.toml"}
+    for name, text in CONFIGS.items():
+        path = tmp_path / name
+        path.write_text(text)
+        tables = read_config(path)
+        assert tables["data"]["archives"][0] == str(tmp_path / "archive")
+    recipe = tables["objective"] | {"batch": 4 * tables["data"]["batch_size"]}
+    assert (recipe["batch"], recipe["lr"], recipe["weight_decay"]) == (1024, 1e-4, 1e-5)
 
 
 def test_the_make_targets_exist():
@@ -118,5 +173,5 @@ def test_the_make_targets_exist():
 
 
 def test_links_and_pictures_lead_somewhere():
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README + PRETRAINING):
         assert (ROOT / link).exists(), link
