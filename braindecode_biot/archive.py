@@ -20,6 +20,7 @@ from typing import Any, Literal
 import mne
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from braindecode_biot.archive_windows import WindowSettings, make_windows
 from braindecode_biot.batches import (
@@ -32,6 +33,7 @@ from braindecode_biot.channels import vocabulary
 from braindecode_biot.files import write_whole
 from braindecode_biot.reading import RecordingError
 from braindecode_biot.recording_files import find_recordings
+from braindecode_biot.windows import to_microvolts
 
 __all__ = ["ArchiveReport", "open_archive", "prepare_archive"]
 
@@ -221,9 +223,10 @@ def open_archive(folder: str | os.PathLike[str], preload: bool = False) -> Any:
     -------
     braindecode.datasets.BaseConcatDataset
         Of an ``EEGWindowsDataset`` for each recording. Items are a float32 array of
-        shape (n_chans, n_times) in volts, NaN where something is missing; the target
-        -1; and the window's number, first sample, and the one behind its last. Windows
-        of recordings that are shorter than a window are shorter.
+        shape (n_chans, n_times) in µV, as estimators read Epochs (braindecode's own
+        reader gives what is in the files, volts), NaN where something is missing; the
+        target -1; and the window's number, first sample, and the one behind its last.
+        Windows of recordings that are shorter than a window are shorter.
 
     Raises
     ------
@@ -339,7 +342,19 @@ def _open(place: Path, preload: bool) -> Any:
         raw = mne.io.read_raw_fif(place / f"{place.name}-raw.fif", preload=preload)
         metadata = pd.read_csv(place / _WINDOWS)
         told = json.loads((place / "description.json").read_bytes())
-        return _dataset(raw, metadata, told)
+        dataset = _dataset(raw, metadata, told)
+        dataset.transform = _Microvolts(to_microvolts(raw.info))
+        return dataset
+
+
+@dataclass(frozen=True, eq=False)
+class _Microvolts:
+    """Bring windows from MNE's unit to µV, also in other processes."""
+
+    factors: NDArray[np.float64]
+
+    def __call__(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
+        return (window * self.factors).astype(np.float32)
 
 
 def _dataset(raw: mne.io.BaseRaw, metadata: pd.DataFrame, told: dict[str, Any]) -> Any:

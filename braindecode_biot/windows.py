@@ -28,6 +28,7 @@ __all__ = [
     "left_in",
     "read_windows",
     "stack_windows",
+    "to_microvolts",
 ]
 
 # MNE's channel types whose unit is the volt.
@@ -362,6 +363,29 @@ def left_in(data: NDArray[Any], token_size: int, hop_length: int) -> NDArray[np.
     return left
 
 
+def to_microvolts(info: mne.Info) -> NDArray[np.float64]:
+    """Return what brings channels from MNE's unit to µV, where that is the volt.
+
+    Parameters
+    ----------
+    info : mne.Info
+        Of the channels.
+
+    Returns
+    -------
+    numpy.ndarray of shape (n_chans, 1)
+        Factors: 1e6, or 1 for channels of other kinds.
+
+    Examples
+    --------
+    >>> info = mne.create_info(["C3", "mood"], 100, ["eeg", "misc"])
+    >>> to_microvolts(info).ravel().tolist()
+    [1000000.0, 1.0]
+    """
+    types = info.get_channel_types()
+    return np.array([[1e6 if name in _VOLT_TYPES else 1.0] for name in types])
+
+
 def _is_surely_finite(data: NDArray[Any]) -> bool:
     """Tell at the cost of one pass and no memory: NaN and inf outlive a sum.
 
@@ -400,8 +424,7 @@ def _read_epochs(
     data = np.empty((n_windows, *shape), np.float32)
     targets = iter(data)
     for (name, epochs, info, rows, *_), place in zip(sources, places, strict=True):
-        types = info.get_channel_types()
-        scale = np.array([[1e6 if types[row] in _VOLT_TYPES else 1.0] for row in rows])
+        scale = to_microvolts(info)[rows]
         samples = epochs.get_data(copy=False)
         if np.iscomplexobj(samples):
             raise TypeError(

@@ -113,7 +113,8 @@ def test_windows_are_those_of_to_montage(write, folder):
     dataset = open_archive(folder)
     assert starts(folder) == [0, 150, 300, 450, 600, 750]
     for window, _, (_, start, stop) in (dataset[i] for i in range(len(dataset))):
-        np.testing.assert_array_equal(window, expected[:, start:stop].astype("f4"))
+        volts = expected[:, start:stop].astype("f4")
+        np.testing.assert_array_equal(window, (volts * 1e6).astype("f4"))
 
 
 def test_braindecode_reads_it_and_writes_it(write, folder, tmp_path):
@@ -125,7 +126,9 @@ def test_braindecode_reads_it_and_writes_it(write, folder, tmp_path):
         theirs = load_concat_dataset(path, preload=False)
         assert len(theirs) == len(ours) == 10
         assert theirs.description.equals(ours.description)
-        np.testing.assert_equal(theirs[9], ours[9])
+        (volts, *told), (microvolts, *others) = theirs[9], ours[9]
+        assert told == others
+        np.testing.assert_equal((volts * 1e6).astype("f4"), microvolts)
 
 
 def test_zarr_of_it_holds_the_same(write, folder, tmp_path):
@@ -136,7 +139,7 @@ def test_zarr_of_it_holds_the_same(write, folder, tmp_path):
     place = hub_formats.convert_to_zarr(ours, tmp_path / "a.zarr")
     theirs = hub_formats.load_from_zarr(place, preload=False)
     for i in range(len(ours)):
-        np.testing.assert_equal(theirs[i][0], ours[i][0])
+        np.testing.assert_equal((theirs[i][0] * 1e6).astype("f4"), ours[i][0])
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -408,7 +411,8 @@ def test_files_of_several_parts_are_read_in_their_place(write, folder, monkeypat
     assert (place / "0-raw-1.fif").exists()
     raw = mne.io.read_raw(path, verbose="error")
     expected = to_montage(raw, SETTINGS["montage"], sfreq=100)[:, -200:][0]
-    np.testing.assert_array_equal(open_archive(folder)[-1][0], expected.astype("f4"))
+    volts = open_archive(folder)[-1][0] / 1e6
+    np.testing.assert_allclose(volts, expected.astype("f4"), rtol=1e-6)
     assert len(load_concat_dataset(folder / "recordings", preload=False)) == 1800
 
 
