@@ -178,6 +178,12 @@ def prepare_archive(
     )
     folder = Path(folder).expanduser().absolute()
     given = [files] if isinstance(files, str | os.PathLike) else files
+    given = [Path(path).expanduser().absolute() for path in given]
+    if folder in given:
+        raise ValueError(
+            f"'{folder}' is to be searched, and to be the archive. Choose another "
+            "folder for the archive; one within it will do."
+        )
     found, empty = find_recordings(given, but=[folder])
     _prepare_folder(folder, asdict(settings) | _MADE_BY, overwrite)
     done = {told["file"]: (place, told) for place, told in _read_told(folder)}
@@ -199,7 +205,9 @@ def prepare_archive(
     plan: dict[Path, list[Path]] = {file: [] for file in found}
     failures = run_files(plan, work, say or (lambda _: None), overwrite=True)
     skipped = {str(path): "no recording was found in it" for path in empty}
-    skipped |= {str(file): why for file, why in failures}
+    for file, why in failures:
+        stays = " (what it held before stays in the archive)" * (str(file) in done)
+        skipped[str(file)] = f"{why}{stays}"
     rows = [told for _, told in _read_told(folder)]
     if not rows:
         reasons = "\n".join(_listed(skipped)) or "  no file was given"
@@ -263,7 +271,7 @@ def _prepare_folder(folder: Path, settings: dict[str, Any], overwrite: bool) -> 
     if differing and not overwrite:
         raise SettingsError(
             f"The archive '{folder}' was made with other settings ({differing}). Take "
-            "another folder, or begin it anew (overwrite=True)."
+            "another folder, or begin it anew (overwrite=True, --overwrite)."
         )
     shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
     if is_used and overwrite:  # at once, and not by halves

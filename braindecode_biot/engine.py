@@ -39,6 +39,7 @@ except ImportError as error:
 __all__ = [
     "CSVLogger",
     "Callback",
+    "LastCheckpoint",
     "LightningDataModule",
     "LightningModule",
     "ModelCheckpoint",
@@ -64,6 +65,48 @@ class WholeFiles(TorchCheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         write_whole(Path(path), buffer.getvalue())
+
+
+class LastCheckpoint(Callback):
+    """Keep where a run can be gone on with: every so many steps, and where it ends.
+
+    At the end of an epoch it is kept only if that was whole. Where a run stops within
+    one, as by ``max_steps``, Lightning counts it as done, and a checkpoint of its own
+    callbacks would go on with the next one.
+
+    Parameters
+    ----------
+    path : Path
+        The checkpoint's place.
+    every_n_steps : int
+        Steps between two.
+    """
+
+    def __init__(self, path: Path, every_n_steps: int) -> None:
+        self.path, self.every_n_steps = path, every_n_steps
+        self._step = 0
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Know what is kept already."""
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep a step, unless gradients are still accumulated."""
+        step = trainer.global_step
+        is_due = step % self.every_n_steps == 0 or step == trainer.max_steps
+        if is_due and step != self._step:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Keep the end of an epoch."""
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._save(trainer)
+
+    def _save(self, trainer: Any) -> None:
+        self._step = trainer.global_step
+        trainer.save_checkpoint(self.path)
 
 
 class TermIsInterrupt(Callback):

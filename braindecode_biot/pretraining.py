@@ -108,7 +108,19 @@ class _Pretraining(LightningModule):
         self._sow(_VALID, 0, batch_idx)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what the model is beside its weights, from which it can be made."""
+        """Keep what the model is beside its weights, from which it can be made.
+
+        Raises
+        ------
+        ValueError
+            If weights are not finite: they would replace those that were.
+        """
+        if not all(p.isfinite().all() for p in self.parameters()):
+            raise ValueError(
+                f"Weights are NaN or inf after {self.global_step} steps; no checkpoint "
+                "was written, and those before stay. Use a lower lr, clip gradients "
+                "(gradient_clip_val), or look at the windows."
+            )
         checkpoint["biot_config"] = json.dumps(self.model.get_config())
         checkpoint["pretraining"] = self._settings()
         # An untrained head would be taken for a trained one.
@@ -509,6 +521,8 @@ class JointPretraining(_Pretraining):
         KeyError
             If there is no such task.
         """
+        if name not in self.tasks:
+            raise KeyError(f"There is no task {name!r}; there are {list(self.tasks)}.")
         config = self.model.get_config() | {"n_outputs": self.tasks[name].n_outputs}
         made: BIOT = BIOT.from_config(config)
         head = self.heads[name].state_dict()

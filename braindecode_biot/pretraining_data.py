@@ -6,6 +6,7 @@ how those of other channels and lengths come into one batch (:class:`Batch`,
 order they come is ``sampling``'s; what is learned from them, ``pretraining``'s.
 """
 
+import hashlib
 import warnings
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -97,6 +98,8 @@ class WindowPool(Dataset[Item]):
     ----------
     sizes : list of int
         Windows of each recording that is used.
+    fingerprint : str
+        What tells data sets apart: of names and sizes of the recordings, and of labels.
     skipped : dict of str to str
         Recordings that are not used → why.
 
@@ -161,6 +164,13 @@ class WindowPool(Dataset[Item]):
             listed = some([f"{name}: {why}" for name, why in self.skipped.items()], 3)
             raise RecordingError(f"No recording can be used: {listed}.")
         self._stops = list(accumulate(self.sizes))
+        digest = hashlib.sha256()
+        for (part, first, name), n in zip(self._recordings, self.sizes, strict=True):
+            own = (
+                "" if part.targets is None else part.targets[first : first + n].tolist()
+            )
+            digest.update(repr((name, n, own)).encode())
+        self.fingerprint = digest.hexdigest()[:16]
 
     def __len__(self) -> int:
         """Return the number of windows."""
@@ -371,8 +381,13 @@ class PretrainingData(LightningDataModule):
             rank=self.trainer.global_rank,
             seed=self.seed,
         )
-        options = self._options(self._train)
-        return ResumableLoader(self._train, sampler, drop_last=True, **options)
+        return ResumableLoader(
+            self._train,
+            sampler,
+            current_epoch=lambda: self.trainer.current_epoch,
+            drop_last=True,
+            **self._options(),
+        )
 
     def val_dataloader(self) -> Any:
         """Return the batches to validate on, always the same."""
@@ -385,7 +400,7 @@ class PretrainingData(LightningDataModule):
         together = self.batch_size * self.trainer.world_size
         order = order[: n // together * together] or order
         return DataLoader(
-            torch.utils.data.Subset(self._valid, order), **self._options(self._valid)
+            torch.utils.data.Subset(self._valid, order), **self._options()
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -416,6 +431,7 @@ class PretrainingData(LightningDataModule):
         return {
             "recordings": len(self._train.sizes),
             "windows": len(self._train),
+            "names, sizes and labels": self._train.fingerprint,
             "windows per epoch": self.windows_per_epoch,
             "batch size": self.batch_size,
             "processes": self.trainer.world_size,
@@ -423,7 +439,7 @@ class PretrainingData(LightningDataModule):
             "seed": self.seed,
         }
 
-    def _options(self, pool: WindowPool) -> dict[str, Any]:
+    def _options(self) -> dict[str, Any]:
         return dict(
             batch_size=self.batch_size,
             num_workers=self.num_workers,

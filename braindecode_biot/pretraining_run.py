@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from braindecode_biot.batches import check_writable
 from braindecode_biot.engine import (
     Callback,
     CSVLogger,
+    LastCheckpoint,
     ModelCheckpoint,
     TermIsInterrupt,
     Trainer,
@@ -44,8 +46,9 @@ from braindecode_biot.tables import ConfigError, Tables, toml_of
 __all__ = ["PretrainingReport", "hold_out", "run_pretraining"]
 
 _MEASURES = ("loss", "alignment", "uniformity", "spread")
-# What stands for no person, in recordings whose names were taken out.
-_NOBODY = {"", "0", "x", "nan", "none", "unknown", "anonymous"}
+# What stands for no person, in recordings whose names were taken out; a zero does so
+# where no other number is a name.
+_NOBODY = {"", "x", "nan", "none", "unknown", "anonymous"}
 # Where embeddings are so close, hardly anything is told apart.
 _COLLAPSED = 0.1
 
@@ -154,11 +157,7 @@ def run_pretraining(
     top, seed = tables[""], tables[""]["seed"]
     folder = Path(top["output"])
     last = folder / "checkpoints" / "last.ckpt"
-    if last.exists() and not top["resume"]:
-        raise FileExistsError(
-            f"There is a run in '{folder}' already. Go on with it (resume = true), or "
-            "choose another output."
-        )
+    _check_start(folder, last, top)
     options = tables["data"].copy()
     archives, fraction = options.pop("archives"), options.pop("validation_fraction")
     with without_chatter(), torch.random.fork_rng(devices=[]):
@@ -238,10 +237,12 @@ def hold_out(
     """
     if not fraction:
         return list(recordings), []
+    names = [str(r.description.get("subject", "")).strip().lower() for r in recordings]
+    is_numbered = any(name.isdigit() and name != "0" for name in names)
+    nobody = _NOBODY if is_numbered else _NOBODY | {"0"}
     persons: dict[str, list[int]] = {}
-    for i, one in enumerate(recordings):
-        person = str(one.description.get("subject", "")).strip()
-        key = f"recording {i}" if person.lower() in _NOBODY else f"person {person}"
+    for i, name in enumerate(names):
+        key = f"recording {i}" if name in nobody else f"person {name}"
         persons.setdefault(key, []).append(i)
     if len(persons) < 2:
         raise ConfigError(
@@ -260,12 +261,37 @@ def hold_out(
     return train, [recordings[i] for i in sorted(held)]
 
 
+def _check_start(folder: Path, last: Path, top: Mapping[str, Any]) -> None:
+    """Refuse to replace weights, and to go on with what began otherwise."""
+    if not last.exists():
+        made = [folder / "encoder.safetensors", last.with_name("best.ckpt")]
+        if there := [str(path) for path in made if path.exists()]:
+            raise FileExistsError(
+                f"'{folder}' has weights ({there}), but no '{last.name}' to go on "
+                "from. Choose another output, or move them."
+            )
+        return
+    if not top["resume"]:
+        raise FileExistsError(
+            f"There is a run in '{folder}' already. Go on with it (resume = true), or "
+            "choose another output."
+        )
+    try:
+        then = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # it was moved or changed, and tells nothing
+    starts = [Path(one.get("start_from", "nothing")).name for one in (then, top)]
+    if starts[0] != starts[1]:
+        raise ConfigError(
+            f"The run in '{folder}' began from {starts[0]}, and start_from is now "
+            f"{starts[1]}. Choose another output for another beginning."
+        )
+
+
 def _finished(folder: Path, last: Path, tables: Tables) -> PretrainingReport | None:
     """Tell whether a run has come to its end, weights included."""
     weights = folder / "encoder.safetensors"
-    if not (last.exists() and weights.exists()):
-        return None
-    if weights.stat().st_mtime < last.stat().st_mtime:
+    if not last.exists():
         return None
     try:
         kept = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
@@ -276,6 +302,8 @@ def _finished(folder: Path, last: Path, tables: Tables) -> PretrainingReport | N
         raise OSError(
             f"The checkpoint '{last}' cannot be read: {error}. Remove it to begin anew."
         ) from error
+    if not weights.exists() or weights.stat().st_mtime < last.stat().st_mtime:
+        return None
     trainer = tables["trainer"]
     most_epochs, most_steps = (trainer.get(f"max_{k}", -1) for k in ("epochs", "steps"))
     if not (0 <= most_epochs <= epochs or 0 <= most_steps <= steps):
@@ -288,17 +316,13 @@ def _trainer(
     given: dict[str, Any], top: Mapping[str, Any], folder: Path, is_validated: bool
 ) -> Any:
     """Make the trainer, of what the file says and how the process was started."""
-
-    def keep(name: str, **when: Any) -> Any:
-        place = str(folder / "checkpoints")
-        return ModelCheckpoint(place, name, enable_version_counter=False, **when)
-
-    kept = [
-        keep("last", every_n_train_steps=top["checkpoint_every"]),
-        keep("last", every_n_epochs=1, save_on_train_epoch_end=True),
-    ]
+    place = folder / "checkpoints"
+    kept: list[Any] = [LastCheckpoint(place / "last.ckpt", top["checkpoint_every"])]
     if is_validated:
-        kept.append(keep("best", monitor="valid/loss", save_on_train_epoch_end=False))
+        when = dict(monitor="valid/loss", save_on_train_epoch_end=False)
+        kept.append(
+            ModelCheckpoint(place, "best", enable_version_counter=False, **when)
+        )
     defaults: dict[str, Any] = {
         "accelerator": "auto" if torch.cuda.is_available() else "cpu",
         # Files that are no terminal would fill with bars.

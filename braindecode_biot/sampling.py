@@ -5,7 +5,7 @@ where an interrupted epoch was (:class:`ResumableLoader`). What comes when follo
 seed and epoch alone. Must not know what a window is, nor the training engine.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -118,14 +118,22 @@ class ResumableLoader(DataLoader[Any]):
         The windows.
     sampler : BalancedSampler
         Their order.
+    current_epoch : callable | None
+        Tells the epoch, where nobody sets that of the sampler, or not reliably:
+        Lightning may count one too many after a run that was stopped by its steps.
     **options
         As for :class:`torch.utils.data.DataLoader`.
     """
 
     def __init__(
-        self, dataset: Dataset[Any], sampler: BalancedSampler, **options: Any
+        self,
+        dataset: Dataset[Any],
+        sampler: BalancedSampler,
+        current_epoch: Callable[[], int] | None = None,
+        **options: Any,
     ) -> None:
         self._order = sampler
+        self._current_epoch = current_epoch
         self._state = {"epoch": 0, "batches": 0}
         self._loaded: dict[str, int] | None = None
         super().__init__(dataset, sampler=sampler, **options)
@@ -134,6 +142,8 @@ class ResumableLoader(DataLoader[Any]):
         """Go through the batches that are left of the current epoch."""
         # Engines set the epoch between asking for an iterator and for its first batch,
         # when workers would have begun already. A generator waits.
+        if self._current_epoch is not None:
+            self._order.set_epoch(self._current_epoch())
         state, self._loaded = self._loaded, None
         epoch = self._order.epoch
         done = state["batches"] if state and state["epoch"] == epoch else 0

@@ -120,6 +120,11 @@ class Task:
             If a label is none of the classes.
         """
         values = np.asarray(labels).tolist()
+        if np.ndim(labels) != 1:
+            raise ValueError(
+                f"Labels have the shape {np.shape(labels)}, expected (n_windows,): one "
+                "of the classes for each window."
+            )
         numbers = {label: i for i, label in enumerate(self.classes)}
         if strange := list(dict.fromkeys(v for v in values if v not in numbers)):
             raise ValueError(

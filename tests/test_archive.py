@@ -320,7 +320,7 @@ def test_a_file_that_changed_is_made_again(write, folder):
     files[0].write_bytes(b"")  # broken since
     report = prepare(files, folder)
     assert report.recordings["windows"].tolist() == [2, 5]
-    assert str(files[0]) in report.skipped
+    assert report.skipped[str(files[0])].endswith("stays in the archive)")
 
 
 def test_other_settings_are_refused_or_begin_anew(write, folder):
@@ -516,3 +516,10 @@ def test_real_recordings(folder):
     window = dataset[len(dataset) - 1][0]
     assert window.shape == (18, 2000)
     assert np.isfinite(window[:16]).all()
+
+
+def test_the_folder_of_recordings_is_not_made_an_archive(write, folder):
+    path = write("a_raw.fif")
+    with pytest.raises(ValueError, match="to be searched, and to be the archive"):
+        prepare(path.parent, path.parent)
+    assert not (path.parent / "settings.json").exists()

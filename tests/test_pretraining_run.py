@@ -305,6 +305,51 @@ def test_a_run_is_not_gone_on_with_where_that_is_not_wanted(place, tmp_path):
         run(place, tmp_path / "run")
 
 
+@pytest.mark.parametrize("stop", [2, 7, 12])
+def test_a_run_stopped_by_its_steps_goes_on_as_if_it_had_not(place, tmp_path, stop):
+    """In an epoch, at the end of one, and before the first checkpoint were due."""
+    steps = dict(trainer__max_epochs=-1, checkpoint_every=3)
+    run(place, tmp_path / "whole", trainer__max_steps=14, **steps)
+
+    run(place, tmp_path / "run", trainer__max_steps=stop, **steps)
+    again = run(place, tmp_path / "run", trainer__max_steps=stop, **steps)
+    assert again.steps == stop  # it knows that it is done
+    run(place, tmp_path / "run", trainer__max_steps=14, **steps)
+
+    assert_same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_weights_that_went_astray_replace_no_checkpoint(place, tmp_path):
+    shutil.copytree(place.report.folder, tmp_path / "run")
+    before = state(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"NaN or inf after \d+ steps.*lower lr"):
+        run(place, tmp_path / "other", objective__lr=1e30)
+    assert not (tmp_path / "other" / "encoder.safetensors").exists()
+    assert not (tmp_path / "other" / "checkpoints" / "last.ckpt").exists()
+    assert all(torch.equal(v, before[k]) for k, v in state(tmp_path / "run").items())
+
+
+def test_another_beginning_and_lost_checkpoints_are_refused(place, tmp_path):
+    shutil.copytree(place.report.folder, tmp_path / "run")
+    start = str(place.report.weights)
+    with pytest.raises(ValueError, match="began from nothing, and start_from is"):
+        run(place, tmp_path / "run", start_from=start, trainer__max_epochs=9)
+
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").unlink()
+    before = contents(tmp_path / "run")
+    with pytest.raises(FileExistsError, match=r"has weights .* no 'last.ckpt'"):
+        run(place, tmp_path / "run")
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_checkpoint_cut_short_is_named(place, tmp_path):
+    shutil.copytree(place.report.folder, tmp_path / "run")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:5000])
+    with pytest.raises(OSError, match=r"last\.ckpt' cannot be read"):
+        run(place, tmp_path / "run", trainer__max_epochs=9)
+
+
 def test_checkpoints_are_whole_or_not_there(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
     WholeFiles().save_checkpoint({"a": 1}, path)
@@ -355,6 +400,11 @@ def test_a_half_is_a_half_and_one_is_left_to_train_on():
     assert [len(side) for side in hold_out(recordings("a", "b"), 0.9)] == [1, 1]
     with pytest.raises(ConfigError, match=r"of one person \(2\).*fraction = 0"):
         hold_out(recordings("a", "a"), 0.1)
+    # A zero is a name where others are numbers.
+    train, valid = hold_out(recordings("0", "0", "1", "2", "2"), 0.1)
+    names = [{r.description["subject"] for r in side} for side in (train, valid)]
+    assert not names[0] & names[1]
+    assert len(hold_out(recordings("0", "0", "0"), 0.1)[1]) == 1
 
 
 def test_the_model_is_for_what_is_in_the_archives(place, tmp_path, monkeypatch):

@@ -63,3 +63,8 @@ def test_wrong_tasks(arguments, match):
 def test_labels_that_do_not_fit_are_named_with_the_classes():
     with pytest.raises(ValueError, match=r"\['c', 'd'\] are none of .*\['a', 'b'\]"):
         Task(["a", "b"]).encode(["a", "c", "d", "c"])
+
+
+def test_labels_in_columns():
+    with pytest.raises(ValueError, match=r"the shape \(2, 2\), expected \(n_win"):
+        Task([0, 1]).encode([[0, 1], [1, 0]])
