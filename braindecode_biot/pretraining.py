@@ -6,15 +6,17 @@ from ``views``, losses from ``losses``, tasks from ``tasks``, windows from
 """
 
 import json
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import Metric
 
 from braindecode_biot.engine import LightningModule
 from braindecode_biot.losses import alignment, info_nce, spread, uniformity
@@ -29,6 +31,28 @@ from braindecode_biot.weights import to_official
 __all__ = ["ContrastivePretraining", "JointPretraining"]
 
 _TRAIN, _VALID = 0, 1
+
+
+class _Mean(Metric):
+    """A mean over the windows of an epoch, and of all processes.
+
+    That of torchmetrics looks for NaN, which waits for a GPU, or forgets the weights.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "count"):
+            self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, total: Tensor, count: Tensor) -> None:
+        self.total += total
+        self.count += count
+
+    def compute(self) -> Tensor:
+        return self.total / self.count
 
 
 class _Pretraining(LightningModule):
@@ -47,6 +71,9 @@ class _Pretraining(LightningModule):
     seed : int
         What views, dropout and so on follow from, with the step.
     """
+
+    #: Whether windows are told from the others of their batch.
+    compares_windows = False
 
     def __init__(
         self,
@@ -120,6 +147,15 @@ class _Pretraining(LightningModule):
                 f"Weights are NaN or inf after {self.global_step} steps; no checkpoint "
                 "was written, and those before stay. Use a lower lr, clip gradients "
                 "(gradient_clip_val), or look at the windows."
+            )
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        accumulated = progress.current.ready % self.trainer.accumulate_grad_batches
+        if accumulated and not progress.is_last_batch:
+            warnings.warn(
+                f"This checkpoint is {accumulated} batches into the accumulation of "
+                "gradients, which it does not hold: going on from it, those are lost. "
+                "Write checkpoints after steps (every_n_train_steps).",
+                stacklevel=2,
             )
         checkpoint["biot_config"] = json.dumps(self.model.get_config())
         checkpoint["pretraining"] = self._settings()
@@ -269,7 +305,8 @@ class ContrastivePretraining(_Pretraining):
     with the embeddings; ``uniformity`` and ``spread`` of the embeddings. Where these
     two go to 0 the embeddings collapse. :math:`\log` of the batch's windows, over all
     processes, is the loss by chance. Gradients that are accumulated over batches make
-    no batch larger.
+    no batch larger. The model is left in training mode, and torch's generators as they
+    were seeded for the last step.
 
     Examples
     --------
@@ -280,6 +317,8 @@ class ContrastivePretraining(_Pretraining):
     >>> predictions.shape
     torch.Size([8, 32])
     """
+
+    compares_windows = True
 
     def __init__(
         self,
@@ -495,8 +534,7 @@ class JointPretraining(_Pretraining):
         )
         self._means: Any = nn.ModuleDict(
             {
-                # Looking for NaN would wait for a GPU.
-                f"{stage}_{name}": MeanMetric(nan_strategy="disable")
+                f"{stage}_{name}": _Mean()
                 for stage in ("train", "valid")
                 for name in tasks
             }
@@ -554,7 +592,7 @@ class JointPretraining(_Pretraining):
             losses = task.losses(logits, targets).masked_fill(~own[i], 0)
             total = total + task.weight * shares[i] * losses.sum()
             mean = self._means[f"{stage}_{name}"]
-            mean.update(losses.detach(), own[i].to(losses.dtype))
+            mean.update(losses.detach().sum(), own[i].sum())
             self.log(f"{stage}/{name}", mean, on_step=False, on_epoch=True)
         self._log(stage, {"loss": total}, len(features))
         return self._for_engines(total)
@@ -567,12 +605,5 @@ class JointPretraining(_Pretraining):
         }
 
     def _settings(self) -> dict[str, Any]:
-        tasks = {
-            name: {
-                "classes": list(task.classes),
-                "loss": task.loss,
-                "weight": task.weight,
-            }
-            for name, task in self.tasks.items()
-        }
+        tasks = {name: asdict(task) for name, task in self.tasks.items()}
         return super()._settings() | {"tasks": tasks}

@@ -29,7 +29,7 @@ _SET = {
     "model": {"n_outputs", "n_chans", "chs_info", "activation", "return_feature"},
     "objective": {"model", "seed"},
     "trainer": {"logger", "callbacks", "plugins", "default_root_dir", "model_registry"}
-    | {"enable_checkpointing", "fast_dev_run", "barebones"},
+    | {"enable_checkpointing", "fast_dev_run", "barebones", "overfit_batches"},
 }
 
 
@@ -108,6 +108,9 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Table
         )
     top["output"] = _place(path, top["output"])
     data["archives"] = [_place(path, name) for name in data["archives"]]
+    places = [Path(place).resolve() for place in data["archives"]]
+    if len(set(places)) < len(places):
+        raise ConfigError(f"'{path}': [data] archives names one twice.")
     start = top.get("start_from")
     if start and Path(_place(path, start)).exists():  # else a name on the Hub, perhaps
         top["start_from"] = _place(path, start)

@@ -55,6 +55,7 @@ class Batch(NamedTuple):
     number: Tensor
 
 
+_UNREADABLE = "it cannot be read: "
 # A window, shape (n_chans, n_times), its task, its target, and its number.
 Item = tuple[NDArray[np.float32], int, int, int]
 
@@ -74,8 +75,9 @@ class WindowPool(Dataset[Item]):
     """The windows of many recordings, read when they are asked for.
 
     Where a window cannot be read, holds inf, or too much NaN to leave a whole token,
-    the next one that can be used takes its place, with a warning. Recordings of which
-    neither the first nor the last window can be read are left out from the beginning.
+    the next one of its recording that can be used takes its place, with a warning.
+    Recordings of which the first or the last window cannot be read, or of which none
+    can be used, are left out from the beginning.
 
     Parameters
     ----------
@@ -125,10 +127,13 @@ class WindowPool(Dataset[Item]):
         exclude: Any = "bads",
     ) -> None:
         self._token = model.token_size, model.hop_length
+        self._takes_nan = model.missing == "mask"
         self._n_chans = model.n_chans
-        self._parts: list[_Part] = []
+        self.parts: list[_Part] = []
         options = dict(picks=picks, exclude=exclude)
         named = _by_name(windows, tasks)
+        if labels and tasks is None:
+            raise ValueError(f"There are labels for {list(labels)}, but no tasks.")
         if stray := [name for name in labels or () if name not in named]:
             raise ValueError(
                 f"There are labels for {stray}, but windows for {list(named)}."
@@ -144,17 +149,17 @@ class WindowPool(Dataset[Item]):
             except (ValueError, TypeError) as error:
                 raise type(error)(f"{name}: {error}" if name else str(error)) from error
             names = [f"{name}, {r}" if name else r for r in read.recordings]
-            self._parts.append(_Part(read, places, i if task else 0, targets, names))
-        _check_units([part.windows for part in self._parts], model)
+            self.parts.append(_Part(read, places, i if task else 0, targets, names))
+        _check_units([part.windows for part in self.parts], model)
         self.skipped: dict[str, str] = {}
         self.sizes: list[int] = []
         # Their part, their first window in it, and their name.
         self._recordings: list[tuple[_Part, int, str]] = []
-        for part in self._parts:
+        for part in self.parts:
             first = 0
             counts = part.windows.recordings.values()
             for name, n in zip(part.names, counts, strict=True):
-                if why := self._unreadable(part, first, n):
+                if why := self._unusable(part, first, n):
                     self.skipped[name] = why
                 else:
                     self._recordings.append((part, first, name))
@@ -181,31 +186,40 @@ class WindowPool(Dataset[Item]):
 
         Raises
         ------
+        IndexError
+            There is no such window.
         RecordingError
-            No window can be used.
+            No window of its recording can be used any more.
         """
-        n, why = len(self), ""
-        for number in (candidate % n for candidate in range(index, index + n)):
-            i_recording = bisect_right(self._stops, number)
-            part, first, name = self._recordings[i_recording]
-            i = first + number - (self._stops[i_recording] - self.sizes[i_recording])
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there is no window {index} among {len(self)}")
+        index %= len(self)
+        i_recording = bisect_right(self._stops, index)
+        part, first, name = self._recordings[i_recording]
+        n = self.sizes[i_recording]
+        before = self._stops[i_recording] - n
+        why = ""
+        for place in range(index - before, index - before + n):
+            i = first + place % n
             window, problem = self._read(part, i)
             if window is not None:
                 if why:
                     warnings.warn(f"{why} Another one takes its place.", stacklevel=2)
                 target = 0 if part.targets is None else int(part.targets[i])
-                return window, part.task, target, number
+                return window, part.task, target, before + place % n
             why = why or f"Window {i - first} of {name} cannot be used: {problem}."
-        raise RecordingError(f"No window can be used. {why}")
+        raise RecordingError(f"No window of the recording can be used. {why}")
 
     def _read(self, part: _Part, i: int) -> tuple[NDArray[np.float32] | None, str]:
         """Read a window, or say why it cannot be used."""
         try:
             window = part.windows.data[i]
         except Exception as error:  # readers raise what they happen to run into
-            return None, str(error) or type(error).__name__
+            return None, f"{_UNREADABLE}{str(error) or type(error).__name__}"
         if np.isinf(window).any():
             return None, "it holds inf"
+        if not self._takes_nan and np.isnan(window).any():
+            return None, "it holds NaN, and the model was not made with missing='mask'"
         if not left_in(window[np.newaxis], *self._token)[0]:
             return None, f"no {self._token[0]} samples in a row are there"
         if part.places is None:
@@ -214,14 +228,19 @@ class WindowPool(Dataset[Item]):
         whole[part.places] = window
         return whole, ""
 
-    def _unreadable(self, part: _Part, first: int, n: int) -> str:
-        """Say why a recording cannot be read at its ends, or nothing."""
-        for i in (first, first + n - 1):
-            try:
-                part.windows.data[i]
-            except Exception as error:  # as above
-                return str(error) or type(error).__name__
-        return ""
+    def _unusable(self, part: _Part, first: int, n: int) -> str:
+        """Say why a recording cannot be used, or nothing.
+
+        Files that were cut short cannot be read at their end. Of what can be read, one
+        window is enough.
+        """
+        ends = [self._read(part, i) for i in (first, first + n - 1)]
+        if broken := [why for _, why in ends if why.startswith(_UNREADABLE)]:
+            return broken[0]
+        if any(window is not None for window, _ in ends):
+            return ""
+        others = (self._read(part, i)[0] for i in range(first + 1, first + n - 1))
+        return "" if any(w is not None for w in others) else ends[0][1]
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -336,6 +355,8 @@ class PretrainingData(LightningDataModule):
         self._reading = dict(sfreq=sfreq, picks=picks, exclude=exclude)
         self._train: WindowPool | None = None
         self._valid: WindowPool | None = None
+        self._for: tuple[BIOT, Mapping[str, Task] | None] | None = None
+        self.skipped: dict[str, str] = {}
 
     def setup(self, stage: str) -> None:
         """Read what there is, for the module that is trained.
@@ -345,10 +366,15 @@ class PretrainingData(LightningDataModule):
         RecordingError, ValueError, TypeError
             As for :class:`WindowPool`; also if there are fewer windows than a batch.
         """
-        if self._train is not None:
-            return
         module: Any = self.trainer.lightning_module
         tasks = getattr(module, "tasks", None)
+        if self._train is not None and self._for == (module.model, tasks):
+            return
+        if self.trainer.overfit_batches:
+            raise ValueError(
+                "overfit_batches does not go with PretrainingData, which says itself "
+                "what comes when. Give it fewer windows, or windows_per_epoch."
+            )
         pools = []
         for windows, labels in (self._windows, self._validation):
             if windows is None:
@@ -360,6 +386,13 @@ class PretrainingData(LightningDataModule):
             )
         train = pools[0]
         self._check_batches(train)
+        _check_units([part.windows for p in pools for part in p.parts], module.model)
+        self._check_agreement(pools)
+        if module.compares_windows and len(pools) > 1 and len(pools[1]) < 2:
+            raise ValueError(
+                "There is one window to validate on, and nothing to tell it from. Give "
+                "at least two."
+            )
         self.skipped = {k: why for pool in pools for k, why in pool.skipped.items()}
         if self.skipped and self.trainer.is_global_zero:
             listed = some([f"{k}: {why}" for k, why in self.skipped.items()], 5)
@@ -369,6 +402,7 @@ class PretrainingData(LightningDataModule):
                 stacklevel=2,
             )
         self._train, self._valid = train, pools[1] if len(pools) > 1 else None
+        self._for = module.model, tasks
 
     def train_dataloader(self) -> ResumableLoader:
         """Return the batches of an epoch, all of them whole."""
@@ -397,8 +431,10 @@ class PretrainingData(LightningDataModule):
         generator = torch.Generator().manual_seed(self.seed)
         # A batch of many recordings, and none with too few windows to compare.
         order = torch.randperm(n, generator=generator).tolist()
-        together = self.batch_size * self.trainer.world_size
-        order = order[: n // together * together] or order
+        module: Any = self.trainer.lightning_module
+        if module.compares_windows:
+            together = self.batch_size * self.trainer.world_size
+            order = order[: n // together * together] or order
         return DataLoader(
             torch.utils.data.Subset(self._valid, order), **self._options()
         )
@@ -447,6 +483,21 @@ class PretrainingData(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             collate_fn=collate,
         )
+
+    def _check_agreement(self, pools: Sequence[WindowPool]) -> None:
+        """Require that all processes have the same windows; others would wait for ever.
+
+        A disk may fail one of them a file that the others can read.
+        """
+        own = torch.tensor([int(pool.fingerprint, 16) >> 1 for pool in pools])
+        strategy = self.trainer.strategy
+        found = strategy.all_gather(own.to(strategy.root_device)).reshape(-1, len(own))
+        if not (found == found[0]).all():
+            listed = some([f"{k}: {w}" for p in pools for k, w in p.skipped.items()])
+            raise RecordingError(
+                "Not all processes can read the same recordings. This one skipped: "
+                f"{listed or 'none'}. See that the files can be read from everywhere."
+            )
 
     def _check_batches(self, train: WindowPool) -> None:
         n = len(train) if self.windows_per_epoch is None else self.windows_per_epoch
@@ -523,6 +574,14 @@ def _read(
     if model.missing == "raise":
         if (chs_info := _chs_info(model)) is not None:
             signal["chs_info"] = chs_info
+        if is_array and own is not None and own != names:
+            if names is None or sorted(own) != sorted(names):
+                raise ValueError(
+                    f"channel_names={own} are not those of the model, {names}. Make it "
+                    "with missing='mask' to take some of its channels."
+                )
+            match_signal({**signal, "n_chans": len(own)}, read.signal)
+            return read, np.array(rows_in(names, own))
         order = match_signal(signal, read.signal)
         return read, None if order is None else np.argsort(order)
     # Any length will do, and channels come to their places below.

@@ -242,7 +242,8 @@ def hold_out(
     nobody = _NOBODY if is_numbered else _NOBODY | {"0"}
     persons: dict[str, list[int]] = {}
     for i, name in enumerate(names):
-        key = f"recording {i}" if name in nobody else f"person {name}"
+        file = recordings[i].description.get("file", i)
+        key = f"file {file}" if name in nobody else f"person {name}"
         persons.setdefault(key, []).append(i)
     if len(persons) < 2:
         raise ConfigError(
@@ -276,16 +277,32 @@ def _check_start(folder: Path, last: Path, top: Mapping[str, Any]) -> None:
             f"There is a run in '{folder}' already. Go on with it (resume = true), or "
             "choose another output."
         )
-    try:
-        then = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return  # it was moved or changed, and tells nothing
+    if (then := _read_told(folder)) is None:
+        return
     starts = [Path(one.get("start_from", "nothing")).name for one in (then, top)]
     if starts[0] != starts[1]:
         raise ConfigError(
             f"The run in '{folder}' began from {starts[0]}, and start_from is now "
             f"{starts[1]}. Choose another output for another beginning."
         )
+
+
+def _told(text: str) -> dict[str, Any]:
+    """Read what a run is told, but for where it ends and where it lies."""
+    told = tomllib.loads(text)
+    for name in ("output", "resume", "checkpoint_every"):
+        told.pop(name, None)
+    for name in ("max_epochs", "max_steps", "max_time"):
+        told.get("trainer", {}).pop(name, None)
+    return told
+
+
+def _read_told(folder: Path) -> dict[str, Any] | None:
+    """Read what a run was told; None if that was moved or changed."""
+    try:
+        return _told((folder / "config.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _finished(folder: Path, last: Path, tables: Tables) -> PretrainingReport | None:
@@ -304,6 +321,8 @@ def _finished(folder: Path, last: Path, tables: Tables) -> PretrainingReport | N
         ) from error
     if not weights.exists() or weights.stat().st_mtime < last.stat().st_mtime:
         return None
+    if _read_told(folder) != _told(toml_of(tables)):
+        return None  # so that the checks of what may change are made
     trainer = tables["trainer"]
     most_epochs, most_steps = (trainer.get(f"max_{k}", -1) for k in ("epochs", "steps"))
     if not (0 <= most_epochs <= epochs or 0 <= most_steps <= steps):

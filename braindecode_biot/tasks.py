@@ -75,11 +75,13 @@ class Task:
             raise ValueError(
                 f"loss is 'cross_entropy', 'balanced' or 'focal', got {self.loss!r}."
             )
-        classes = np.asarray(self.classes).tolist()
+        classes = [c.item() if isinstance(c, np.generic) else c for c in self.classes]
         if len(classes) < 2 or len(set(classes)) < len(classes):
             raise ValueError(
                 f"A task needs at least two classes, each once, got {classes}."
             )
+        if any(label != label for label in classes):
+            raise ValueError(f"NaN is no class, as it equals none: {classes}.")
         if self.loss != "cross_entropy" and len(classes) != 2:
             raise ValueError(
                 f"The loss {self.loss!r} is for two classes, got {classes}. Use "
@@ -90,6 +92,11 @@ class Task:
         if not 0 < self.positive_share < 1:
             raise ValueError(
                 f"positive_share must be between 0 and 1, got {self.positive_share!r}."
+            )
+        if not 0 < self.alpha < 1 or not 0 <= self.gamma < math.inf:
+            raise ValueError(
+                "alpha must be between 0 and 1, and gamma at least 0, got "
+                f"{self.alpha!r} and {self.gamma!r}."
             )
         if self.channel_names is not None:
             names = vocabulary(self.channel_names)
@@ -119,7 +126,7 @@ class Task:
         ValueError
             If a label is none of the classes.
         """
-        values = np.asarray(labels).tolist()
+        values = labels.tolist() if hasattr(labels, "tolist") else list(labels)
         if np.ndim(labels) != 1:
             raise ValueError(
                 f"Labels have the shape {np.shape(labels)}, expected (n_windows,): one "

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from braindecode_biot import BIOT, BIOTClassifier, save_weights
-from braindecode_biot.losses import info_nce
+from braindecode_biot.losses import alignment, info_nce, spread, uniformity
 from braindecode_biot.pretraining import ContrastivePretraining, JointPretraining
 from braindecode_biot.pretraining_data import Batch, PretrainingData
 from braindecode_biot.tasks import Task
@@ -130,7 +131,12 @@ def test_the_loss_of_a_step_is_info_nce_of_the_views():
     torch.testing.assert_close(seen["loss"], expected)
     logged = trainer.callback_metrics
     assert logged["train/loss"].item() == pytest.approx(expected.item(), rel=1e-5)
-    assert {"train/alignment", "train/uniformity", "train/spread"} <= logged.keys()
+    for name, value in {
+        "alignment": alignment(*seen["views"]),
+        "uniformity": uniformity(seen["views"][0]),
+        "spread": spread(seen["views"][0]),
+    }.items():
+        assert logged[f"train/{name}"].item() == pytest.approx(value.item(), rel=1e-4)
 
 
 def test_a_window_that_came_twice_is_no_negative_of_itself():
@@ -258,6 +264,48 @@ def test_the_joint_loss_is_the_weighted_sum_of_each_tasks_mean():
     torch.testing.assert_close(loss, expected)
     names = {"train/two", "train/three", "train/loss"}
     assert names <= trainer.callback_metrics.keys()
+
+
+def test_what_is_logged_of_a_task_is_the_mean_over_its_windows():
+    module = JointPretraining(
+        make_model(drop_prob=0, att_layer_drop_prob=0), TASKS, lr=1e-9
+    )
+    x, labels = joint_data(12)
+    data = PretrainingData(
+        x, labels=labels, validation=x, validation_labels=labels, sfreq=SFREQ,
+        batch_size=4, balance="windows",
+    )  # fmt: skip
+    logged = fit(module, data, max_epochs=1).callback_metrics
+
+    module.eval()
+    for name, task in TASKS.items():
+        own = torch.full((len(x[name]), 4, 160), torch.nan)
+        own[:, [NAMES.index(n) for n in task.channel_names or NAMES]] = torch.tensor(
+            x[name]
+        )
+        targets = torch.tensor(task.encode(labels[name]))
+        losses = task.losses(module.heads[name](module(own)), targets)
+        expected = pytest.approx(losses.mean().item(), rel=1e-3)
+        assert logged[f"valid/{name}"].item() == expected
+
+
+def test_a_checkpoint_within_an_accumulation_warns(tmp_path):
+    def run(every):
+        fit(
+            ContrastivePretraining(make_model()),
+            PretrainingData(
+                windows(16), validation=windows(4), sfreq=SFREQ, batch_size=4
+            ),
+            accumulate_grad_batches=2,
+            val_check_interval=every,
+            enable_checkpointing=True,
+            default_root_dir=tmp_path,
+            callbacks=[ModelCheckpoint(tmp_path, monitor="valid/loss")],
+        )
+
+    run(2)
+    with pytest.warns(UserWarning, match="1 batches into the accumulation"):
+        run(3)
 
 
 def test_a_batch_without_windows_of_a_task_trains_the_others():
@@ -506,13 +554,17 @@ def test_an_estimator_takes_what_was_pretrained(trained, kind, tmp_path):
             lambda: ContrastivePretraining(make_model(n_layers=1), lr=1e-2),
             "n_layers: 2 then, 1 now",
         ),
-        (
-            lambda: ContrastivePretraining(make_model(), temperature=1, lr=1e-2),
-            "temperature: 0.2 then, 1 now",
+        *(
+            (
+                lambda name=name: ContrastivePretraining(
+                    make_model(), **{"lr": 1e-2, name: 0.1}
+                ),
+                f"{name}: .* then, 0.1 now",
+            )
+            for name in ("temperature", "least_tokens", "most_channels", "decay")
         ),
         (lambda: JointPretraining(make_model(), TASKS), "another configuration"),
     ],
-    ids=["model", "objective", "kind"],
 )
 def test_resuming_with_another_configuration_is_an_error(trained, module, match):
     _, path = trained["contrastive"]

@@ -174,15 +174,13 @@ def test_recordings_that_cannot_be_read_are_skipped_with_a_report():
     with pytest.warns(UserWarning, match="1 of 2 recordings are not used: recording 0"):
         fit(data)
 
-    assert data.skipped == {"recording 0": "cut off at window 3"}
+    assert data.skipped == {"recording 0": "it cannot be read: cut off at window 3"}
 
 
 def test_no_usable_recording_is_an_error_that_says_why():
     bad = broken(make_raw(NAMES, 8.2, 1), 0)
 
-    with pytest.raises(
-        RecordingError, match="No recording can be used: recording 0: c"
-    ):
+    with pytest.raises(RecordingError, match=r"No recording can be used: .* cut off"):
         WindowPool(BaseConcatDataset([bad]), model())
 
 
@@ -209,11 +207,40 @@ def test_windows_that_cannot_be_used_are_replaced_by_the_next_one_with_a_warning
         pool[4]
 
 
-def test_nothing_usable_at_all_is_an_error():
-    pool = WindowPool(np.full((2, 4, 80), np.nan), model(), sfreq=SFREQ)
+def test_recordings_without_a_usable_window_are_skipped():
+    """Too short, all missing, or sound but at its ends."""
+    short = make_epochs(NAMES, 6, n_times=30)
+    dead, sound = np.full((4, 4, 80), np.nan), np.ones((5, 4, 80))
+    sound[[0, 1, 4]] = np.nan
 
-    with pytest.raises(RecordingError, match=r"No window can be used\. Window 0"):
-        pool[0]
+    pool = WindowPool([short, dead, sound], model(), sfreq=SFREQ)
+
+    assert pool.sizes == [5]
+    assert list(pool.skipped) == ["item 0, the data", "item 1, the array"]
+    assert "no 40 samples in a row are there" in pool.skipped["item 0, the data"]
+    with pytest.warns(UserWarning, match="Window 4 of item 2.* takes its place"):
+        assert pool[4][3] == 2  # the next one of the same recording
+    with pytest.raises(RecordingError, match="No recording can be used"):
+        WindowPool(dead, model(), sfreq=SFREQ)
+
+
+def test_windows_come_to_an_end():
+    pool = WindowPool(np.ones((3, 4, 80)), model(), sfreq=SFREQ)
+
+    assert len(list(pool)) == 3
+    assert pool[-1][3] == 2
+    with pytest.raises(IndexError, match="no window 3 among 3"):
+        pool[3]
+
+
+def test_nan_that_the_model_does_not_take_is_told_of():
+    whole = model(missing="raise")
+    x = np.ones((3, 4, 80))
+    x[1, 2, 70:] = np.nan
+    pool = WindowPool(x, whole, sfreq=SFREQ)
+
+    with pytest.warns(UserWarning, match=r"Window 1 of .* holds NaN, .*missing='mask'"):
+        assert pool[1][3] == 2
 
 
 # -- batches ---------------------------------------------------------------------
@@ -346,6 +373,54 @@ def test_validation_draws_the_same_and_leaves_out_no_rest_that_is_too_small():
     assert np.ptp(losses) < 1e-5
 
 
+def test_data_may_be_used_for_another_module():
+    epochs = make_epochs(NAMES, 6)
+    data = PretrainingData(epochs, batch_size=6)
+    seen = []
+
+    class Watching(ContrastivePretraining):
+        def training_step(self, batch, batch_idx):
+            seen.append(batch.windows[batch.number.argsort()])
+            return super().training_step(batch, batch_idx)
+
+    fit(data, Watching(model()))
+    fit(data, Watching(model(channel_names=NAMES[::-1])))
+
+    torch.testing.assert_close(seen[1], seen[0].flip(1))
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "match"),
+    [
+        (dict(validation=make_epochs(NAMES, 1)), {}, "one window to validate on"),
+        ({}, dict(overfit_batches=1), "overfit_batches does not go with"),
+    ],
+)
+def test_what_cannot_be_done(data, options, match):
+    with pytest.raises(ValueError, match=match):
+        fit(PretrainingData(make_epochs(NAMES, 6), batch_size=3, **data), **options)
+
+
+def test_units_of_validation_count_too():
+    epochs = make_epochs(NAMES, 4)
+    data = PretrainingData(
+        epochs, validation=epochs.get_data(), batch_size=2, sfreq=SFREQ
+    )
+    with pytest.raises(ValueError, match="unit matters"):
+        fit(data, ContrastivePretraining(model(input_scaling=100)))
+
+
+def test_processes_that_read_other_recordings_are_an_error(monkeypatch):
+    from lightning.pytorch.strategies import SingleDeviceStrategy
+
+    def others(self, tensor, **kwargs):
+        return torch.stack([tensor, tensor + 1])
+
+    monkeypatch.setattr(SingleDeviceStrategy, "all_gather", others)
+    with pytest.raises(RecordingError, match="Not all processes can read the same"):
+        fit(PretrainingData(make_epochs(NAMES, 4), batch_size=2))
+
+
 # -- tasks -----------------------------------------------------------------------
 
 TASKS = {
@@ -390,7 +465,23 @@ def test_data_that_do_not_fit_their_task(change, labels, match):
         WindowPool(windows, model(), tasks=TASKS, labels=given, sfreq=SFREQ)
 
 
+def test_without_masking_a_tasks_channels_come_to_their_places():
+    whole = model(missing="raise")
+    x = np.arange(4.0)[:, None] + np.random.default_rng(0).normal(size=(3, 4, 80)) / 9
+    tasks = {"one": Task([0, 1], channel_names=NAMES[::-1])}
+    options = dict(tasks=tasks, labels={"one": [0, 1, 1]}, sfreq=SFREQ)
+
+    pool = WindowPool({"one": x}, whole, **options)
+
+    assert pool[0][0].mean(1).round().tolist() == [3, 2, 1, 0]
+    tasks["one"] = Task([0, 1], channel_names=NAMES[:3])
+    with pytest.raises(ValueError, match=r"one: channel_names=.* are not those of"):
+        WindowPool({"one": x[:, :3]}, whole, **options)
+
+
 def test_labels_for_no_windows():
+    with pytest.raises(ValueError, match=r"labels for \['a'\], but no tasks"):
+        WindowPool(make_epochs(NAMES, 4), model(), labels={"a": [1]})
     with pytest.raises(ValueError, match=r"labels for \['four'\], but windows for"):
         WindowPool(
             {"rest": make_epochs(NAMES, 4), "three": np.zeros((3, 2, 60))},

@@ -40,6 +40,7 @@ def test_losses_of_windows_average_to_the_loss(task, reference, dtype):
 def test_labels_of_any_kind_get_the_number_of_their_class():
     assert Task(["w", "n1"]).encode(np.array(["n1", "w"])).tolist() == [1, 0]
     assert Task(np.array([4, 2, 7])).encode([7, 2, 2]).tolist() == [2, 1, 1]
+    assert Task(["a", 1]).encode([1, "a"]).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,8 @@ def test_labels_of_any_kind_get_the_number_of_their_class():
         (([1, 2], "focal", float("inf")), "weight must be positive"),
         (([1, 2], "focal", 1, "tcp-17"), "tcp-17"),
         (([1, 2], "balanced", 1, None, None, 1.0), "positive_share must be"),
+        (([1, 2], "focal", 1, None, None, 0.5, 7), "alpha must be between"),
+        (([1.0, float("nan")],), "NaN is no class"),
     ],
 )
 def test_wrong_tasks(arguments, match):
