@@ -551,6 +551,7 @@ def finish(process):
         process.kill()
 
 
+@pytest.mark.slow
 def test_two_processes_of_lightning(place, tmp_path):
     process = start(place, tmp_path, *ONE_OF_TWO, "--set", "trainer.devices=2")
     stdout, stderr = finish(process)
