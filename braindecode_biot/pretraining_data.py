@@ -169,6 +169,8 @@ class WindowPool(Dataset[Item]):
             listed = some([f"{name}: {why}" for name, why in self.skipped.items()], 3)
             raise RecordingError(f"No recording can be used: {listed}.")
         self._stops = list(accumulate(self.sizes))
+        if isinstance(model.input_scaling, int | float):
+            _check_amplitude(self[0][0], model.input_scaling)
         digest = hashlib.sha256()
         for (part, first, name), n in zip(self._recordings, self.sizes, strict=True):
             own = (
@@ -613,6 +615,18 @@ def _targets(task: Task, labels: Any, read: Windows) -> NDArray[np.intp]:
             f"n_times={task.n_times}."
         )
     return targets
+
+
+def _check_amplitude(window: NDArray[np.float32], scaling: float) -> None:
+    """Warn of samples so far from their scale that their unit must be another."""
+    size = float(np.nanmedian(np.abs(window)))
+    if size > 0 and not 1e-3 < size / scaling < 1e3:
+        warnings.warn(
+            f"The first window's samples are about {size:.1g}, and the model divides "
+            f"them by input_scaling={scaling:g}. Are both in the same unit? Epochs and "
+            "archives are read in µV, other data as they are.",
+            stacklevel=4,
+        )
 
 
 def _check_units(parts: Sequence[Windows], model: BIOT) -> None:

@@ -410,6 +410,15 @@ def test_units_of_validation_count_too():
         fit(data, ContrastivePretraining(model(input_scaling=100)))
 
 
+def test_samples_in_another_unit_than_the_scale_are_warned_of():
+    epochs, scaled = make_epochs(NAMES, 4), model(input_scaling=100)
+    with pytest.warns(UserWarning, match="about 7e-06, .* input_scaling=100. Are both"):
+        WindowPool(epochs.get_data(), scaled, sfreq=SFREQ)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        WindowPool(epochs, scaled)
+
+
 def test_processes_that_read_other_recordings_are_an_error(monkeypatch):
     from lightning.pytorch.strategies import SingleDeviceStrategy
 
