@@ -226,7 +226,7 @@ class BIOT(CheckpointMixin, EEGModuleMixin, nn.Module):
             emb_size, channels.n_rows, self.n_frames, self.token_size, drop_prob
         )
         self.encoder = Encoder(emb_size, att_num_heads, n_layers, att_layer_drop_prob)
-        self.final_layer = self._head()
+        self.final_layer = self._head(self.n_outputs)
         # The host's `load_state_dict` renames by this: its own weights load plainly.
         self.mapping = braindecode_names(n_layers)
 
@@ -398,7 +398,7 @@ class BIOT(CheckpointMixin, EEGModuleMixin, nn.Module):
         """
         self._set_n_outputs(n_outputs)
         like = next(self.encoder.parameters())
-        self.final_layer = self._head().to(like.device, like.dtype)
+        self.final_layer = self._head(n_outputs).to(like.device, like.dtype)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any
@@ -419,11 +419,11 @@ class BIOT(CheckpointMixin, EEGModuleMixin, nn.Module):
         """
         return super().load_state_dict(drop_position_table(state_dict), *args, **kwargs)
 
-    def _head(self) -> nn.Sequential:
+    def _head(self, n_outputs: int) -> nn.Sequential:
         return nn.Sequential(
             OrderedDict(
                 activation=self.activation(),
-                linear=nn.Linear(self.emb_size, self.n_outputs),
+                linear=nn.Linear(self.emb_size, n_outputs),
             )
         )
 

@@ -7,7 +7,6 @@ from ``views``, losses from ``losses``, tasks from ``tasks``, windows from
 
 import json
 import warnings
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict
 from os import PathLike
@@ -522,15 +521,7 @@ class JointPretraining(_Pretraining):
             )
         self.tasks = dict(tasks)
         self.heads: Any = nn.ModuleDict(
-            {
-                name: nn.Sequential(
-                    OrderedDict(
-                        activation=model.activation(),
-                        linear=nn.Linear(model.emb_size, task.n_outputs),
-                    )
-                )
-                for name, task in tasks.items()
-            }
+            {name: model._head(task.n_outputs) for name, task in tasks.items()}
         )
         self._means: Any = nn.ModuleDict(
             {
