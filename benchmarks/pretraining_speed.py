@@ -40,7 +40,7 @@ from braindecode_biot.losses import info_nce  # noqa: E402
 from braindecode_biot.pretraining import ContrastivePretraining  # noqa: E402
 from braindecode_biot.pretraining_data import WindowPool, collate  # noqa: E402
 from braindecode_biot.sampling import BalancedSampler, ResumableLoader  # noqa: E402
-from speed import Setting, interleave, models, resident  # noqa: E402
+from speed import Setting, interleave, models, print_taken  # noqa: E402
 
 N_CHANS, N_TIMES = 16, 2000
 NAMES = ["official", "ours"]
@@ -118,16 +118,8 @@ def print_peak(name: str, batch: int, setting: Setting) -> None:
     # Libraries, threads and the optimizer's state; compiled graphs hold for a shape.
     step(name, x if setting.compiled else x[:2], setting)()
     if setting.device == "cuda":
-        call()
-        before = torch.cuda.memory_allocated() / 2**20
-        torch.cuda.reset_peak_memory_stats()
-        call()
-        print(torch.cuda.max_memory_allocated() / 2**20 - before)
-        return
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the highest starts again from now
-    call()
-    print(resident("VmHWM") - before)
+        call()  # makes the optimizer's state
+    print_taken(call, setting)
 
 
 def loader_rates(repeats: int) -> dict[str, float]:

@@ -193,6 +193,11 @@ def print_peak(setting: Setting, name: str, work: str, *shape: str) -> None:
     # Libraries, threads and the optimizer's state; compiled graphs hold for a shape.
     run(model, x if setting.compiled else x[:1], setting)()
     call = run(model, x, setting)
+    print_taken(call, setting)
+
+
+def print_taken(call: Callable[[], None], setting: Setting) -> None:
+    """Print the MB that a call takes at most above what is held before."""
     if setting.device == "cuda":
         before = torch.cuda.memory_allocated() / 2**20
         torch.cuda.reset_peak_memory_stats()
